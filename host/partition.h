@@ -35,8 +35,8 @@ enum outcome_kind {
 	OUTCOME_NONE, /* still running */
 	OUTCOME_POWEROFF,
 	OUTCOME_RESTART,
-	OUTCOME_CRASH,	 /* the guest's own CRASH call, an unhandled trap, a forbidden system call */
-	OUTCOME_KILLED,	 /* its process died under it */
+	OUTCOME_CRASH,	/* the guest's own CRASH call, an unhandled trap, a forbidden system call */
+	OUTCOME_KILLED, /* its process died under it */
 	OUTCOME_TIMEOUT,
 	OUTCOME_STOPPED, /* Ctrl-A x, SIGINT, SIGTERM */
 };
@@ -54,7 +54,7 @@ struct trace_entry {
 
 /* Everything a crash report needs, copied out of the guest's reach once. */
 struct crash_info {
-	char reason[160];      /* one line without a newline: what happened */
+	char reason[160];	/* one line without a newline: what happened */
 	struct keel_frame regs; /* where; vector, error and addr set for traps */
 	bool have_regs;
 	bool guest_call; /* reported by the guest through CRASH */
@@ -131,7 +131,7 @@ struct partition {
 
 	unsigned int vcpus;
 	struct keel_vcpu *vcpu[16]; /* the host's mapping of the per-vCPU pages; set by create() */
-	uint32_t *source_port;	    /* KEEL_SOURCE_* -> port bit + 1, 0 = unbound; guest-writable, so check; set by create() */
+	uint32_t *source_port; /* KEEL_SOURCE_* -> port bit + 1, 0 = unbound; guest-writable, so check; set by create() */
 
 	int doorbell_fd; /* eventfd, readable after console_kick; made before create() */
 	int end_fd;	 /* eventfd, readable when outcome.kind was set; made before create() */
@@ -157,7 +157,8 @@ struct partition {
  * Checks everything again: the monitor in front of it is not trusted. Returns the
  * call's status. shutdown and crash end the partition by partition_end().
  */
-int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t id, const uint64_t arg[5], uint64_t *value);
+int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t id, const uint64_t arg[5],
+			      uint64_t *value);
 
 /* Record how the partition ended (the first call wins) and make end_fd readable. Any thread. */
 void partition_end(struct partition *p, const struct outcome *o);

@@ -21,10 +21,10 @@
 #define KEEL_CHUNK_LINEAR 7  /* struct keel_linear_map; only if the image asked */
 
 /* struct keel_memmap_entry.type */
-#define KEEL_MEM_RAM 1	/* usable, starts at GPA 0 */
-#define KEEL_MEM_IMAGE 2 /* RAM that holds the guest image */
+#define KEEL_MEM_RAM 1	  /* usable, starts at GPA 0 */
+#define KEEL_MEM_IMAGE 2  /* RAM that holds the guest image */
 #define KEEL_MEM_MODULE 3 /* RAM that holds a module */
-#define KEEL_MEM_ABI 4	/* ABI pages: mappable read-only, not RAM */
+#define KEEL_MEM_ABI 4	  /* ABI pages: mappable read-only, not RAM */
 
 #define KEEL_CMDLINE_MAX 4096 /* bytes, terminating NUL included */
 #define KEEL_ENTROPY_SIZE 64

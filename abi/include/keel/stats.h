@@ -8,9 +8,9 @@
 #define KEEL_STATS_MAX 128 /* entries one stats_read call writes at most */
 
 /* crash: reason */
-#define KEEL_CRASH_PANIC 0     /* the guest gave up, see the message */
-#define KEEL_CRASH_ASSERT 1    /* a failed assertion */
-#define KEEL_CRASH_TRAP 2      /* a trap the guest could not handle */
+#define KEEL_CRASH_PANIC 0  /* the guest gave up, see the message */
+#define KEEL_CRASH_ASSERT 1 /* a failed assertion */
+#define KEEL_CRASH_TRAP 2   /* a trap the guest could not handle */
 #define KEEL_CRASH_REASON_MAX 255
 #define KEEL_CRASH_MESSAGE_MAX 1024
 

@@ -16,19 +16,19 @@
 #define KEEL_STATUS_H
 
 #define KEEL_OK 0
-#define KEEL_E_NOSYS 1	  /* no such call number */
-#define KEEL_E_NOTSUP 2	  /* known, but not implemented or not accepted here */
-#define KEEL_E_PERM 3	  /* implemented, not granted to this partition or caller */
-#define KEEL_E_AGAIN 4	  /* not now; value = suggested delay in ns */
-#define KEEL_E_INVAL 5	  /* malformed argument, unknown flag, non-zero reserved field */
-#define KEEL_E_FAULT 6	  /* GPA range not in RAM, or not writable */
-#define KEEL_E_RANGE 7	  /* well formed, but beyond a limit */
-#define KEEL_E_NOMEM 8	  /* the partition's quota is used up */
-#define KEEL_E_NOENT 9	  /* no such object, stale handle, page not mapped */
-#define KEEL_E_EXIST 10	  /* already there */
-#define KEEL_E_BUSY 11	  /* in use */
-#define KEEL_E_CONTEXT 12 /* not legal in this context (KEEL-CTX table) */
-#define KEEL_E_STATE 13	  /* wrong order: before or after freeze, slot not ready */
+#define KEEL_E_NOSYS 1	   /* no such call number */
+#define KEEL_E_NOTSUP 2	   /* known, but not implemented or not accepted here */
+#define KEEL_E_PERM 3	   /* implemented, not granted to this partition or caller */
+#define KEEL_E_AGAIN 4	   /* not now; value = suggested delay in ns */
+#define KEEL_E_INVAL 5	   /* malformed argument, unknown flag, non-zero reserved field */
+#define KEEL_E_FAULT 6	   /* GPA range not in RAM, or not writable */
+#define KEEL_E_RANGE 7	   /* well formed, but beyond a limit */
+#define KEEL_E_NOMEM 8	   /* the partition's quota is used up */
+#define KEEL_E_NOENT 9	   /* no such object, stale handle, page not mapped */
+#define KEEL_E_EXIST 10	   /* already there */
+#define KEEL_E_BUSY 11	   /* in use */
+#define KEEL_E_CONTEXT 12  /* not legal in this context (KEEL-CTX table) */
+#define KEEL_E_STATE 13	   /* wrong order: before or after freeze, slot not ready */
 #define KEEL_E_TIMEDOUT 14 /* deadline passed first */
 #define KEEL_E_COUNT 15
 
