@@ -26,7 +26,7 @@ struct keel_options {
 	bool stats;
 	bool verbose;
 	bool require_sandbox;
-	const char *core; /* where an ELF core goes; NULL = keel.core beside nothing: none */
+	const char *core; /* where an ELF core goes; NULL = IMAGE's base name + ".core" here, "none" = nowhere */
 	const char *image;
 };
 
@@ -78,6 +78,7 @@ struct mapping {
 };
 
 struct partition;
+struct image;
 
 struct backend_ops {
 	const char *name;
@@ -85,7 +86,7 @@ struct backend_ops {
 	 * create - build the execution context and seal it, without running it
 	 *
 	 * p->ram, p->abi, p->boot_map, p->entry and p->offered are final. Returns 0, or a
-	 * negative errno after saying on p->log why; -ENODEV when the machine
+	 * negative errno after saying with host_say() (log.h) why; -ENODEV when the machine
 	 * cannot run this backend.
 	 */
 	int (*create)(struct partition *p);
@@ -99,8 +100,10 @@ struct backend_ops {
 	bool (*next_mapping)(struct partition *p, uint64_t va, struct mapping *m);
 	/* Registers and last calls of a vCPU, after stop(); false when unknown. */
 	bool (*snapshot)(struct partition *p, unsigned int vcpu, struct crash_info *c);
-	/* Host-side counters for --stats: writes lines "name value" to f. */
+	/* Host-side counters for --stats: writes lines "name value" to f, a FILE *. */
 	void (*stats)(struct partition *p, void *f);
+	/* Per-call counters after stop(), at most max; returns how many. NULL when the backend has none. */
+	unsigned int (*counters)(struct partition *p, struct keel_stats_entry *e, unsigned int max);
 };
 
 extern const struct backend_ops ring3_backend;
@@ -108,7 +111,8 @@ extern const struct backend_ops ring3_backend;
 struct partition {
 	const struct keel_options *opt;
 	const struct backend_ops *ops;
-	void *backend; /* the backend's own */
+	void *backend;	     /* the backend's own */
+	struct image *image; /* image.c's; outlives the partition */
 
 	int ram_fd; /* sealed memfd, GPA 0.. */
 	uint8_t *ram;
@@ -145,6 +149,15 @@ struct partition {
 #define ABI_VA KEEL_U64(0x7f0200000000)	 /* p->abi, read-only */
 #define VCPU_VA KEEL_U64(0x7f0300000000) /* keel_vcpu of vCPU 0 */
 #define VCPU_STRIDE KEEL_U64(0x40000)
+
+/*
+ * Memory, ABI pages, eventfds, the image in place, start info and clock: all that
+ * ops->create() may rely on. Returns 0 or -1 with the reason in *e; destroy undoes
+ * whatever was made, the backend's part excepted. Main thread.
+ */
+struct error;
+int partition_create(struct partition *p, const struct keel_options *opt, struct image *image, struct error *e);
+void partition_destroy(struct partition *p);
 
 /**
  * partition_remote_call - serve a remote call; any thread
