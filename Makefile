@@ -1,17 +1,116 @@
 # SPDX-License-Identifier: MIT
+#
+# Everything below $(O) is made by this file and the fragments it includes, one
+# per directory; nothing is written beside the sources. "make help" lists targets.
+#
+# A fragment adds products to ALL, stages of tests to CHECK_STAGES (or
+# CHECK_LONG_STAGES), each with a rule check-NAME that prints KTAP, and stages
+# worth repeating under ASan and UBSan to SAN_STAGES. CHECK_SECONDS_NAME bounds
+# a stage; 300 unless said.
+
 O ?= build
 V ?= 0
 Q := $(if $(filter 1,$(V)),,@)
 CC := gcc
 CLANG ?= clang
+AR := ar
+LD := ld
+OBJCOPY := objcopy
+PYTHON ?= python3
+
+# SAN=1 builds host programs with both sanitizers; use it with an O of its own.
+comma := ,
+SANFLAGS := $(if $(filter 1,$(SAN)),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all)
+WARNINGS := -Wall -Wextra -Werror
+HOSTCFLAGS := -std=gnu11 -O2 -g -fno-omit-frame-pointer $(WARNINGS) -Iabi/include -Ilibhypercall/include \
+	$(SANFLAGS) $(EXTRA_HOSTCFLAGS)
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
+.SUFFIXES:
+MAKEFLAGS += -r
+
+# What each goal needs of .ci/packages. run, check and bench install it, the
+# others only say what to install; before anything is built in either case.
+goals := $(or $(MAKECMDGOALS),all)
+no_packages := help clean packages
+installing := run check check-long bench
+package_set := $(if $(filter-out all $(no_packages) install run bench,$(goals)),check,build)
+ifneq (,$(filter-out $(no_packages),$(goals)))
+  ifeq (,$(KEEL_PACKAGES))
+    package_mode := $(if $(filter $(installing),$(goals)),,--check)
+    package_mode := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--check,$(package_mode))
+    $(foreach set,$(package_set) $(filter bench,$(goals)),$(if \
+      $(filter 0,$(shell .ci/install $(package_mode) $(set) >&2; echo $$?)),,$(error packages are missing, see above)))
+    export KEEL_PACKAGES := have
+  endif
+endif
+
 ALL :=
-CHECK_STAGES :=
--include abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
-	abi/conformance/conformance.mk kunit-tests/kunit-tests.mk
-all: $(ALL)
-check: $(addprefix check-,$(CHECK_STAGES))
-clean:
-	rm -rf $(O)
-.PHONY: all check clean
+CLEAN :=
+CHECK_STAGES := ci build style
+CHECK_LONG_STAGES :=
+SAN_STAGES :=
+
+include $(wildcard abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
+	abi/conformance/conformance.mk host/bench/bench.mk kunit-tests/kunit-tests.mk)
+
+CHECK_STAGES += clang sanitize
+
+all: $(ALL) ## Build everything: keel, the library, the samples
+
+RUN_ARGS ?=
+run: all ## Boot samples/shell on the best backend; without a terminal, its scripted tour
+	$(Q)if [ -t 0 ] && [ -t 1 ]; then exec $(O)/keel run $(RUN_ARGS) $(O)/samples/shell.elf; \
+	else exec $(O)/keel run --cmdline tour $(RUN_ARGS) $(O)/samples/shell.elf </dev/null; fi
+
+# The runner starts a make of its own for each stage; not through $(MAKE), so
+# that "make -n check" runs nothing.
+submake = $(MAKE) --no-print-directory -j$(shell nproc)
+stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s))))
+run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/check
+STAGES ?= $(CHECK_STAGES)
+CHECK_DEADLINE := 2520
+
+check: $(O)/ci/watchdog ## Every gate, bounded tests (STAGES="a b" for some of them)
+	$(run_stages) $(CHECK_DEADLINE) "$(submake)" $(call stages,$(STAGES))
+
+check-long: $(O)/ci/watchdog ## Longer runs of the same kind
+	$(run_stages) 14400 "$(submake)" $(call stages,$(CHECK_LONG_STAGES))
+
+$(O)/ci/watchdog: .ci/watchdog.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 -O2 $(WARNINGS) -o $@ $<
+
+CHECK_SECONDS_ci := 120
+check-ci: $(O)/ci/watchdog
+	$(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/test-stage
+
+CHECK_SECONDS_build := 900
+check-build: all
+	$(Q).ci/gates build $(O)
+
+CHECK_SECONDS_style := 300
+check-style:
+	$(Q).ci/gates style $(O)
+
+CHECK_SECONDS_clang := 900
+check-clang:
+	$(Q).ci/gates clang $(O) $(CLANG)
+
+CHECK_SECONDS_sanitize := 900
+check-sanitize:
+	$(Q).ci/gates sanitize $(O) $(SAN_STAGES)
+
+packages: ## Install what the build and every gate need
+	$(Q).ci/install check && .ci/install bench
+
+clean: ## Remove the build directory
+	$(Q)rm -rf $(O) $(CLEAN)
+
+help: ## This list
+	@awk -F ':[^#]*## ' '/^[a-z][a-z-]*:[^#]*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "  make check-NAME     One stage, its KTAP on the terminal: $(sort $(CHECK_STAGES) $(CHECK_LONG_STAGES))"
+	@echo "Variables: O=DIR build directory; V=1 show commands; CC=clang compiler; RUN_ARGS= more for keel run"
+
+.PHONY: all run check check-long check-ci check-build check-style check-clang check-sanitize packages clean help
