@@ -1,0 +1,190 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# check.sh STAGE OUT: one stage of `make check`, as KTAP on stdout.
+#
+#	modules       the kernel modules build for Debian's cloud kernel
+#	sparse        no sparse finding in modules, library, samples and host
+#	checkpatch    kernel-style code passes the kernel's own style checker
+#	test-modules  modules and programs work on Debian's stock kernel under QEMU
+#
+# The checks are functions handed to must and refuses, which shellcheck cannot see:
+# shellcheck disable=SC2317
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+stage=${1:?STAGE}
+out=${2:?OUT}
+host=kunit-tests/testhost
+mkdir -p "$out"
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+
+count=0
+red=0
+
+# result STATUS NAME: the command's output, if any, is in $work/said
+result() {
+	count=$((count + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $count $2"
+	else
+		[ ! -s "$work/said" ] || sed 's/^/# /' "$work/said"
+		echo "not ok $count $2"
+		red=1
+	fi
+	: >"$work/said"
+}
+
+plan() {
+	echo "KTAP version 1"
+	echo "1..$1"
+}
+
+# must NAME COMMAND...
+must() {
+	name=$1
+	shift
+	"$@" >"$work/said" 2>&1 </dev/null
+	result $? "$name"
+}
+
+# refuses NAME PATTERN COMMAND...: the command must fail and say PATTERN
+refuses() {
+	name=$1
+	pattern=$2
+	shift 2
+	if "$@" >"$work/said" 2>&1 </dev/null; then
+		echo "(succeeded)" >>"$work/said"
+		result 1 "$name"
+	else
+		grep -q -- "$pattern" "$work/said"
+		result $? "$name"
+	fi
+}
+
+modules() {
+	kdir=$($host/kernel.sh headers) && kunit-tests/modules.sh "$kdir" "$out" "$@"
+}
+
+install_modules() {
+	modules modules_install "INSTALL_MOD_PATH=$work/root" DEPMOD=true &&
+		find "$work/root/lib/modules" -name keel_core.ko | grep -q .
+}
+
+# The build writes only below $out: no object, and no file Git would see, appears beside the sources.
+clean_tree() {
+	find . -path "./$out" -prune -o -path ./build -prune -o \( -name '*.ko' -o -name '*.mod' -o -name '.*.cmd' -o \
+		-name modules.order -o -name Module.symvers \) -print >"$work/litter"
+	cat "$work/litter"
+	[ ! -s "$work/litter" ]
+}
+
+check_modules() {
+	plan 4
+	must "modules build" modules
+	must "modules_install" install_modules
+	must "nothing is written beside the sources" clean_tree
+	refuses "a missing KDIR is refused and names an installed one" "KDIR=/usr/src/linux-headers-" \
+		kunit-tests/modules.sh "$work/none" "$out"
+}
+
+CHECK="sparse -Wsparse-error -D__CHECK_ENDIAN__"
+export CHECK
+CF="-D__CHECK_ENDIAN__ -Wsparse-error"
+
+# Everything that $(CC) compiles for the products and their tests, with its own flags.
+sparse_programs() {
+	timeout 900 make -j2 "O=$out/sparse" CC=cgcc all
+}
+
+# plant_module FLAG, plant_program FLAG: the same checks over kunit-tests/planted.c
+plant_module() {
+	kdir=$("$host/kernel.sh" headers) || return
+	rm -rf "$work/plant"
+	mkdir "$work/plant"
+	cp kunit-tests/testhost/planted.c "$work/plant/"
+	echo "obj-m := planted.o" >"$work/plant/Kbuild"
+	echo "ccflags-y := -I$PWD/abi/include $1" >>"$work/plant/Kbuild"
+	timeout 300 make -C "$kdir" "M=$work/plant" C=2 "CF=$CF" modules
+}
+
+plant_program() {
+	cgcc -std=gnu11 -Wall -Wextra -Werror -Iabi/include ${1:+"$1"} -c -o "$work/planted.o" \
+		kunit-tests/testhost/planted.c
+}
+
+check_sparse() {
+	plan 6
+	must "modules" modules modules C=2 "CF=$CF"
+	must "library, samples, host" sparse_programs
+	must "reading shared memory through its accessor passes in a module" plant_module ""
+	refuses "a planted dereference of shared memory fails in a module" "dereference of noderef" \
+		plant_module -DPLANT
+	must "reading shared memory through its accessor passes in a program" plant_program ""
+	refuses "a planted dereference of shared memory fails in a program" "dereference of noderef" \
+		plant_program -DPLANT
+}
+
+check_test_modules() {
+	log=$out/testhost/serial.log
+	job=$out/testhost/job
+	mkdir -p "$out/testhost"
+	rm -f "$log"
+	kdir=$($host/kernel.sh headers) && vmlinuz=$($host/kernel.sh image "$out/cache") && modules || exit 1
+	dir=$out/modules/${vmlinuz##*/vmlinuz-}
+	{
+		echo "load kunit"
+		echo "load keel_core"
+		for suite in "$dir"/keel_*_test.ko; do
+			echo "suite $(basename "$suite" .ko) ${SEED:+seed=$SEED}"
+		done
+		echo "unload keel_core"
+		echo "unload kunit"
+	} >"$job"
+	$host/boot.sh "$vmlinuz" "$job" "$log" 300 "$dir/kunit/kunit.ko" "$dir"/keel_*.ko >"$work/said" 2>&1
+	booted=$?
+	sed 's/^/# /' "$work/said"
+	awk -v "job=$job" -f $host/verdict.awk "$log"
+	verdict=$?
+	[ $booted = 0 ] && [ $verdict = 0 ] && judge_the_judge
+	exit $?
+}
+
+# The verdict over a good log is worth something only if a bad one gets another: break this one.
+judge_the_judge() {
+	while IFS='|' read -r how script; do
+		sed "$script" "$log" >"$work/log"
+		if cmp -s "$log" "$work/log"; then
+			echo "Bail out! the log could not be broken by: $how"
+			return 1
+		fi
+		if awk -v "job=$job" -f $host/verdict.awk "$work/log" >/dev/null; then
+			echo "Bail out! a bad log passes: $how"
+			return 1
+		fi
+	done <<-END
+		a failed case|0,/    ok 2 /s//    not ok 2 /
+		a missing result|0,/    ok 2 /{/    ok 2 /d}
+		a missing plan|0,/    1\.\./{/    1\.\./d}
+		a failed suite|0,/| ok 1 /s//| not ok 1 /
+		a skipped case|0,/    ok 1 .*/s//& # SKIP/
+		a suite that never ran|/begin keel_batch_test/,/end keel_batch_test/d
+		a module that did not unload|s/\(end unload-keel_core\) 0/\1 1/
+		a cut log|/@keel finish/d
+		a kernel warning|s/\(@keel finish\).*/\1 275456/
+	END
+}
+
+case $stage in
+modules) check_modules ;;
+sparse) check_sparse ;;
+checkpatch) check_checkpatch ;;
+test-modules) check_test_modules ;;
+*)
+	echo "check.sh: no stage $stage" >&2
+	exit 1
+	;;
+esac
+exit $red

@@ -1,0 +1,84 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# Finds Debian's cloud kernel for the test host. Prints one path:
+#
+#	kernel.sh headers          build directory of the installed headers
+#	kernel.sh image CACHE      vmlinuz of exactly that version, downloaded and unpacked, never installed
+#	kernel.sh source CACHE     the parts of the kernel source used here: lib/kunit, checkpatch.pl
+#
+# Names carry an ABI number that moves with security updates, so they are
+# taken from what the installed metapackage depends on and never written down.
+set -eu
+
+META=linux-headers-cloud-amd64
+
+die() {
+	echo "kernel.sh: $*" >&2
+	exit 1
+}
+
+# sets $headers (package), $version (Debian), $release (uname -r)
+resolve() {
+	depends=$(dpkg-query -W -f '${Depends}' "$META" 2>/dev/null) ||
+		die "$META is not installed: apt-get install $META linux-source-6.1"
+	headers=$(echo "$depends" | tr ',' '\n' | sed -n 's/^ *\(linux-headers-[^ ]*\) (= .*)$/\1/p')
+	version=$(echo "$depends" | tr ',' '\n' | sed -n 's/^ *linux-headers-[^ ]* (= \(.*\))$/\1/p')
+	if [ -z "$headers" ] || [ -z "$version" ]; then
+		die "cannot read the dependencies of $META: $depends"
+	fi
+	release=${headers#linux-headers-}
+	[ -d "/usr/src/$headers" ] || die "$headers is not installed, though $META wants it: apt-get -f install"
+}
+
+headers() {
+	resolve
+	echo "/usr/src/$headers"
+}
+
+image() {
+	resolve
+	dir=$1/linux-image-$release-$version
+	if [ ! -e "$dir/boot/vmlinuz-$release" ]; then
+		mkdir -p "$1"
+		tmp=$(mktemp -d "$1/image.XXXXXX")
+		trap 'rm -rf "$tmp"' EXIT
+		trap 'exit 1' HUP INT TERM
+		(cd "$tmp" && timeout 300 apt-get -q download "linux-image-$release=$version") >"$tmp/log" 2>&1 || {
+			cat "$tmp/log" >&2
+			die "cannot download linux-image-$release=$version, which matches the installed headers;" \
+				"try apt-get update, then apt-get install $META"
+		}
+		dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" ./boot
+		[ -e "$tmp/boot/vmlinuz-$release" ] || die "linux-image-$release has no vmlinuz-$release"
+		rm -rf "$dir"
+		mkdir "$dir"
+		mv "$tmp/boot" "$dir"
+	fi
+	echo "$dir/boot/vmlinuz-$release"
+}
+
+source_tree() {
+	pkg=linux-source-6.1
+	version=$(dpkg-query -W -f '${Version}' $pkg 2>/dev/null) || die "$pkg is not installed: apt-get install $pkg"
+	dir=$1/$pkg-$version
+	if [ ! -d "$dir" ]; then
+		mkdir -p "$1"
+		tmp=$(mktemp -d "$1/source.XXXXXX")
+		trap 'rm -rf "$tmp"' EXIT
+		trap 'exit 1' HUP INT TERM
+		timeout 300 tar -x -C "$tmp" -f /usr/src/$pkg.tar.xz --strip-components=1 --wildcards \
+			"$pkg/lib/kunit/*" $pkg/scripts/checkpatch.pl $pkg/scripts/spelling.txt \
+			$pkg/scripts/const_structs.checkpatch
+		chmod 755 "$tmp"
+		mv -T "$tmp" "$dir" 2>/dev/null || [ -d "$dir" ] || die "cannot create $dir"
+	fi
+	echo "$dir"
+}
+
+case ${1-} in
+headers) headers ;;
+image) image "${2:?CACHE}" ;;
+source) source_tree "${2:?CACHE}" ;;
+*) die "usage: kernel.sh headers | image CACHE | source CACHE" ;;
+esac
