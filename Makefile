@@ -5,8 +5,8 @@
 #
 # A fragment adds products to ALL, stages of tests to CHECK_STAGES (or
 # CHECK_LONG_STAGES), each with a rule check-NAME that prints KTAP, and stages
-# worth repeating under ASan and UBSan to SAN_STAGES. CHECK_SECONDS_NAME bounds
-# a stage; 300 unless said.
+# worth repeating under ASan and UBSan to SAN_STAGES; programs that only stages
+# build to CHECK_PROGRAMS. CHECK_SECONDS_NAME bounds a stage; 300 unless said.
 
 O ?= build
 V ?= 0
@@ -51,6 +51,7 @@ CLEAN :=
 CHECK_STAGES := ci build style
 CHECK_LONG_STAGES :=
 SAN_STAGES :=
+CHECK_PROGRAMS :=
 
 include $(wildcard abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
 	abi/conformance/conformance.mk host/bench/bench.mk kunit-tests/kunit-tests.mk)
@@ -68,7 +69,7 @@ run: all ## Boot samples/shell on the best backend; without a terminal, its scri
 # that "make -n check" runs nothing.
 submake = $(MAKE) --no-print-directory -j$(shell nproc)
 stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s))))
-run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/check
+run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/$@
 STAGES ?= $(CHECK_STAGES)
 CHECK_DEADLINE := 2520
 
@@ -84,11 +85,11 @@ $(O)/ci/watchdog: .ci/watchdog.c
 
 CHECK_SECONDS_ci := 120
 check-ci: $(O)/ci/watchdog
-	$(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/test-stage
+	$(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/selftest
 
 CHECK_SECONDS_build := 900
 check-build: all
-	$(Q).ci/gates build $(O)
+	$(Q).ci/gates build $(O) $(ALL)
 
 CHECK_SECONDS_style := 300
 check-style:
@@ -96,7 +97,7 @@ check-style:
 
 CHECK_SECONDS_clang := 900
 check-clang:
-	$(Q).ci/gates clang $(O) $(CLANG)
+	$(Q).ci/gates clang $(O) $(CLANG) $(CHECK_PROGRAMS)
 
 CHECK_SECONDS_sanitize := 900
 check-sanitize:
