@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT OR BSD-2-Clause-Patent
-# gen-calls.sh header|table - derive from hypercalls.def (stdin) what cannot
-# include it: constants usable from assembly, and SPEC.md's table of calls.
+# gen-calls.sh header|table|contexts|list - derive from hypercalls.def (stdin)
+# what cannot include it: constants usable from assembly, SPEC.md's tables of
+# calls and of contexts, and a plain list for the golden files and cross-checks.
 set -eu
 exec awk -v mode="$1" '
 # Join continuation lines into one record per macro call.
@@ -23,7 +24,7 @@ function field(s, n,   i, c, depth, k, out, q) {
 	return k == n ? trim(out) : ""
 }
 function trim(s) { sub(/^[ \t]+/, "", s); sub(/[ \t]+$/, "", s); return s }
-function emit(rec,   body, ext, name, i, a, args, flags) {
+function emit(rec,   body, ext, name, i, a, args, kinds, flags, yes, id) {
 	body = rec; sub(/^KEEL_(EXT|CALL)\(/, "", body); sub(/\)$/, "", body)
 	if (rec ~ /^KEEL_EXT/) {
 		exts[++next_ext] = sprintf("#define KEEL_EXT_%s %d", field(body, 1), field(body, 2))
@@ -33,20 +34,34 @@ function emit(rec,   body, ext, name, i, a, args, flags) {
 	}
 	ext = field(body, 1); name = toupper(field(body, 3))
 	calls[++ncalls] = sprintf("#define KEEL_CALL_%s 0x%02x%03x%s", name, 1, extnum[ext], substr(field(body, 2), 3))
-	if (mode != "table") return
-	args = ""
+	if (mode == "header") return
+	args = kinds = ""
 	for (i = 6; i <= 10; i++) {
 		a = field(body, i)
-		if (a ~ /^A\(/) { sub(/^A\(/, "", a); sub(/\)$/, "", a); sub(/^[A-Z0-9]+, */, "", a); args = args (args == "" ? "" : ", ") a }
+		if (a !~ /^A\(/) continue
+		sub(/^A\(/, "", a); sub(/\)$/, "", a); gsub(/, */, ":", a); kinds = kinds " " a
+		sub(/^[A-Z0-9]+:/, "", a); args = args (args == "" ? "" : ", ") a
 	}
 	flags = field(body, 5); gsub(/KEEL_CF_/, "", flags); gsub(/ *\| */, " ", flags); if (flags == "0") flags = ""
+	yes = served[ext] == "1" && !has(flags, "SMP")
+	id = sprintf("0x%02x%03x%s", 1, extnum[ext], substr(field(body, 2), 3))
 	a = field(body, 11); gsub(/"/, "", a)
-	rows[ncalls] = sprintf("| `0x%02x%03x%s` | `%s(%s)` | %s | %s | %s |", 1, extnum[ext], substr(field(body, 2), 3),
-		field(body, 3), args, served[ext] == "1" ? "yes" : "no", tolower(flags), a)
+	if (mode == "list")
+		rows[ncalls] = id " " field(body, 3) " served=" (yes ? 1 : 0) " flags=" (flags == "" ? "-" : joined(flags)) \
+			" nargs=" field(body, 4) kinds
+	else if (mode == "contexts")
+		rows[ncalls] = sprintf("| `%s` | %s | yes | yes | %s | %s | %s |", field(body, 3), yn(has(flags, "EARLY")),
+			yn(!has(flags, "NODUMP")), yn(!has(flags, "NOBATCH")), yn(has(flags, "EARLY")))
+	else
+		rows[ncalls] = sprintf("| `%s` | `%s(%s)` | %s | %s | %s |", id, field(body, 3), args, yn(yes), tolower(flags), a)
 }
+function has(flags, f) { return (" " flags " ") ~ (" " f " ") }
+function yn(x) { return x ? "yes" : "no" }
+function joined(flags) { gsub(/ /, "|", flags); return flags }
 END {
-	if (mode == "table") {
-		print "| id | call | served | flags | what |"; print "|---|---|---|---|---|"
+	if (mode != "header") {
+		if (mode == "table") { print "| id | call | served | flags | what |"; print "|---|---|---|---|---|" }
+		if (mode == "contexts") { print "| call | boot | IF off | upcall | dump | batch | panic |"; print "|---|---|---|---|---|---|---|" }
 		for (i = 1; i <= ncalls; i++) print rows[i]
 		exit
 	}
@@ -57,7 +72,7 @@ END {
 	print "#define KEEL_CALL_ID(ext, fn) (0x01000000 | (ext) << 12 | (fn))"
 	print "#define KEEL_CALL_EXT(id) ((id) >> 12 & 0xfff)\n#define KEEL_CALL_FN(id) ((id)&0xfff)\n"
 	print "/* Flags of a call, see hypercalls.def. */"
-	print "#define KEEL_CF_EARLY 1\n#define KEEL_CF_NOBATCH 2\n#define KEEL_CF_NORETURN 4\n#define KEEL_CF_NODUMP 8\n#define KEEL_CF_REMOTE 16\n"
+	print "#define KEEL_CF_EARLY 1\n#define KEEL_CF_NOBATCH 2\n#define KEEL_CF_NORETURN 4\n#define KEEL_CF_NODUMP 8\n#define KEEL_CF_REMOTE 16\n#define KEEL_CF_SMP 32\n"
 	for (i = 1; i <= next_ext; i++) print exts[i]
 	printf "#define KEEL_EXT_COUNT %d\n\n", next_ext
 	for (i = 1; i <= ncalls; i++) print calls[i]

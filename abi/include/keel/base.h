@@ -19,6 +19,7 @@
 #define KEEL_FEATURE_WORDS 2
 #define KEEL_F1_HARVEST_ACCESSED 0 /* harvest reports reads too */
 #define KEEL_F1_CLOCK_PAGE 1	   /* the clock page is kept valid */
+#define KEEL_F1_SMP 2		   /* vcpu_start, vcpu_stop, vcpu_ipi, vcpu_info */
 
 /* base_shutdown: how */
 #define KEEL_SHUTDOWN_POWEROFF 0 /* code 0..123 becomes the host's exit status */

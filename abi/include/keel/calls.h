@@ -14,6 +14,7 @@
 #define KEEL_CF_NORETURN 4
 #define KEEL_CF_NODUMP 8
 #define KEEL_CF_REMOTE 16
+#define KEEL_CF_SMP 32
 
 #define KEEL_EXT_BASE 0
 #define KEEL_EXT_MULTICALL 1

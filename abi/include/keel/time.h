@@ -7,8 +7,8 @@
  *	do { s = seq (odd: retry); read the fields; } while (seq != s);
  *	ns = base_ns + (((tsc - base_tsc) * mult) >> 32)      (128-bit product)
  *
- * When KEEL_CLOCK_VALID is clear the page must not be used; call time_read.
- * Reads with tsc < base_tsc use base_ns.
+ * When KEEL_CLOCK_VALID is clear the TSC must not be converted; call time_read.
+ * wall_ns and disruption hold either way. Reads with tsc < base_tsc use base_ns.
  */
 #ifndef KEEL_TIME_H
 #define KEEL_TIME_H

@@ -45,12 +45,19 @@ typedef int64_t keel_s64 __attribute__((aligned(8)));
 #endif
 
 /*
- * C99 and later, C++: a compile-time assertion without _Static_assert. An
- * extern array may be declared again under the same name, a typedef may not.
+ * A compile-time assertion in every language the headers compile as. C99 has
+ * none: there an extern array stands in, which unlike a typedef may be declared
+ * again when two headers assert on the same line number.
  */
 #define KEEL_CAT_(a, b) a##b
 #define KEEL_CAT(a, b) KEEL_CAT_(a, b)
+#if defined(__cplusplus)
+#define KEEL_ASSERT(cond) static_assert(cond, #cond)
+#elif defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L
+#define KEEL_ASSERT(cond) _Static_assert(cond, #cond)
+#else
 #define KEEL_ASSERT(cond) extern char KEEL_CAT(keel_assert_, __LINE__)[(cond) ? 1 : -1]
+#endif
 #define KEEL_OFFSETOF(type, field) __builtin_offsetof(type, field)
 #define KEEL_ASSERT_AT(type, field, off) KEEL_ASSERT(KEEL_OFFSETOF(type, field) == (off))
 #define KEEL_ASSERT_SIZE(type, size) KEEL_ASSERT(sizeof(type) == (size))

@@ -46,6 +46,7 @@
 #define KEEL_VEC_BP 3
 #define KEEL_VEC_UD 6
 #define KEEL_VEC_DF 8
+#define KEEL_VEC_SS 12
 #define KEEL_VEC_GP 13
 #define KEEL_VEC_PF 14
 #define KEEL_VEC_MF 16
