@@ -12,7 +12,7 @@ GUEST_CFLAGS := -std=gnu11 -ffreestanding -fno-stack-protector -fno-pic -fno-pie
 	-fno-omit-frame-pointer -g -O2 -Wall -Wextra -Werror $(GUEST_INCLUDES)
 # How guest images are linked: $(CC) $(GUEST_LDFLAGS) -o x.elf $(GUEST_CRT0) x.o $(GUEST_LIBS)
 GUEST_LD := $(LIBH)/keel.ld
-GUEST_LDFLAGS := -nostdlib -static -no-pie -Wl,-T,$(GUEST_LD) -Wl,-z,max-page-size=4096 -Wl,--build-id=none
+GUEST_LDFLAGS := -nostdlib -static -Wl,-T,$(GUEST_LD) -Wl,-z,max-page-size=4096 -Wl,--build-id=none
 GUEST_CRT0 := $(O)/keel-crt0.o
 GUEST_LIBS := $(O)/libhypercall.a
 GUEST_DEPS := $(GUEST_LD) $(GUEST_CRT0) $(GUEST_LIBS)

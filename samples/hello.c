@@ -15,6 +15,7 @@ int keel_main(const struct keel_start *start)
 	keel_puts("Hello from a Keel guest.");
 	keel_printf("ABI %u.%u rc %u on %s\n", (unsigned int)(version >> 32), (unsigned int)(version >> 16 & 0xffff),
 		    (unsigned int)(version & 0xffff), host);
-	keel_printf("%lu MiB of RAM, command line \"%s\"\n", (unsigned long)(keel_start_ram(start) >> 20), keel_start_cmdline(start));
+	keel_printf("%lu MiB of RAM, command line \"%s\"\n", (unsigned long)(keel_start_ram(start) >> 20),
+		    keel_start_cmdline(start));
 	return 0;
 }

@@ -2,8 +2,8 @@
 /* Page-table batch builder; see hypercall/batch.h. */
 #include <hypercall/batch.h>
 
-void keel_batch_init(struct keel_batch *b, struct keel_mmu_record *recs, keel_gpa_t gpa, keel_u32 capacity, keel_as_t as,
-		     keel_batch_submit_fn submit, void *ctx)
+void keel_batch_init(struct keel_batch *b, struct keel_mmu_record *recs, keel_gpa_t gpa, keel_u32 capacity,
+		     keel_as_t as, keel_batch_submit_fn submit, void *ctx)
 {
 	keel_memset(b, 0, sizeof(*b));
 	b->recs = recs;

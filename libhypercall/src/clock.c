@@ -11,7 +11,8 @@
 typedef unsigned __int128 u128;
 
 /* One attempt; the TSC, where wanted, is read inside the window that seq guards. */
-static bool clock_try(const struct keel_clock __pvshared *clock, struct keel_clock_sample *s, bool *valid, keel_u64 *tsc)
+static bool clock_try(const struct keel_clock __pvshared *clock, struct keel_clock_sample *s, bool *valid,
+		      keel_u64 *tsc)
 {
 	keel_u32 seq = keel_shared_load32_acquire(&clock->seq);
 

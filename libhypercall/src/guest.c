@@ -66,7 +66,8 @@ static void negotiate(void)
 
 		/* The host refuses such an image; one that did not has no way to run it. */
 		if (required & ~offered)
-			keel_panic("features %#lx of word %u are required and not offered", (long)(required & ~offered), word);
+			keel_panic("features %#lx of word %u are required and not offered", (long)(required & ~offered),
+				   word);
 		accepted[word] = wanted & offered;
 		if (accepted[word])
 			keel_must(keel_base_accept(word, accepted[word]));
@@ -163,12 +164,16 @@ void keel_print_frame(const struct keel_frame *f)
 {
 	static const char *const class_name[KEEL_CLASS_COUNT] = { "trap", "event", "dump", "double fault" };
 
-	keel_printf("%s vector %u error %#lx address %#lx\n", f->class_ < KEEL_CLASS_COUNT ? class_name[f->class_] : "frame", f->vector,
-		    (long)f->error, (long)f->addr);
+	keel_printf("%s vector %u error %#lx address %#lx\n",
+		    f->class_ < KEEL_CLASS_COUNT ? class_name[f->class_] : "frame", f->vector, (long)f->error,
+		    (long)f->addr);
 	keel_printf("rip %016lx rsp %016lx rflags %08lx\n", (long)f->rip, (long)f->rsp, (long)f->rflags);
-	keel_printf("rax %016lx rbx %016lx rcx %016lx rdx %016lx\n", (long)f->rax, (long)f->rbx, (long)f->rcx, (long)f->rdx);
-	keel_printf("rsi %016lx rdi %016lx rbp %016lx r8  %016lx\n", (long)f->rsi, (long)f->rdi, (long)f->rbp, (long)f->r8);
-	keel_printf("r9  %016lx r10 %016lx r11 %016lx r12 %016lx\n", (long)f->r9, (long)f->r10, (long)f->r11, (long)f->r12);
+	keel_printf("rax %016lx rbx %016lx rcx %016lx rdx %016lx\n", (long)f->rax, (long)f->rbx, (long)f->rcx,
+		    (long)f->rdx);
+	keel_printf("rsi %016lx rdi %016lx rbp %016lx r8  %016lx\n", (long)f->rsi, (long)f->rdi, (long)f->rbp,
+		    (long)f->r8);
+	keel_printf("r9  %016lx r10 %016lx r11 %016lx r12 %016lx\n", (long)f->r9, (long)f->r10, (long)f->r11,
+		    (long)f->r12);
 	keel_printf("r13 %016lx r14 %016lx r15 %016lx\n", (long)f->r13, (long)f->r14, (long)f->r15);
 }
 

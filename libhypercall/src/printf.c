@@ -57,7 +57,8 @@ static void put_field(struct out *o, const struct spec *s, const char *prefix, c
 		pad(o, fill, ' ');
 }
 
-static void put_number(struct out *o, const struct spec *s, const char *prefix, uint64_t v, unsigned int base, bool upper)
+static void put_number(struct out *o, const struct spec *s, const char *prefix, uint64_t v, unsigned int base,
+		       bool upper)
 {
 	const char *digit = upper ? "0123456789ABCDEF" : "0123456789abcdef";
 	int at = 64, zeros, len;

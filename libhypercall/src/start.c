@@ -92,7 +92,8 @@ const struct keel_module *keel_start_module(const struct keel_start *start, unsi
 	while ((c = keel_start_find(start, KEEL_CHUNK_MODULE, c)) != NULL) {
 		if (index--)
 			continue;
-		return keel_chunk_len(c) >= sizeof(struct keel_module) ? (const struct keel_module *)keel_chunk_data(c) : NULL;
+		return keel_chunk_len(c) >= sizeof(struct keel_module) ? (const struct keel_module *)keel_chunk_data(c)
+								       : NULL;
 	}
 	return NULL;
 }

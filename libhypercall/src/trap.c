@@ -26,7 +26,8 @@ keel_s64 keel_entry_install(unsigned int frame_class, keel_entry_fn fn, void *st
 	if (fn)
 		keel_entry_handler[frame_class] = fn;
 	__asm__ volatile("" : : : "memory");
-	status = keel_trap_set(frame_class, fn ? (keel_u64)entry_stub[frame_class] : 0, fn ? (keel_u64)stack_top : 0).status;
+	status = keel_trap_set(frame_class, fn ? (keel_u64)entry_stub[frame_class] : 0, fn ? (keel_u64)stack_top : 0)
+			 .status;
 	if (status)
 		keel_entry_handler[frame_class] = old;
 	else if (!fn)

@@ -19,7 +19,8 @@
 KEEL_BEGIN_C
 
 /* Makes one mmu_batch call. */
-typedef struct keel_ret (*keel_batch_submit_fn)(void *ctx, keel_as_t as, keel_gpa_t records, keel_u32 count, keel_u64 flags);
+typedef struct keel_ret (*keel_batch_submit_fn)(void *ctx, keel_as_t as, keel_gpa_t records, keel_u32 count,
+						keel_u64 flags);
 
 /**
  * struct keel_batch - a batch being built
@@ -51,8 +52,8 @@ struct keel_batch {
  * @submit: makes the call; keel_batch_submit() is the one through the gate
  * @ctx: passed to it
  */
-void keel_batch_init(struct keel_batch *b, struct keel_mmu_record *recs, keel_gpa_t gpa, keel_u32 capacity, keel_as_t as,
-		     keel_batch_submit_fn submit, void *ctx);
+void keel_batch_init(struct keel_batch *b, struct keel_mmu_record *recs, keel_gpa_t gpa, keel_u32 capacity,
+		     keel_as_t as, keel_batch_submit_fn submit, void *ctx);
 
 /*
  * Add an operation. Addresses and lengths in bytes, multiples of the page size; a

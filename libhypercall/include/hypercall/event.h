@@ -66,7 +66,8 @@ int keel_ev_next(struct keel_vcpu __pvshared *v);
  *
  * The most urgent event is chosen anew after each handler. Returns the events taken.
  */
-unsigned int keel_ev_dispatch(struct keel_vcpu __pvshared *v, const struct keel_event_action *table, keel_u64 *spurious);
+unsigned int keel_ev_dispatch(struct keel_vcpu __pvshared *v, const struct keel_event_action *table,
+			      keel_u64 *spurious);
 
 KEEL_END_C
 

@@ -83,7 +83,7 @@ void keel_restart(int code) __attribute__((noreturn));
 void keel_panic(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 /* An assertion that stays in release builds. */
-#define keel_assert(cond)                                                                                                                  \
+#define keel_assert(cond) \
 	((cond) ? (void)0 : keel_panic("%s:%d: %s: assertion failed: %s", __FILE__, __LINE__, __func__, #cond))
 
 /* The call must succeed; panics with its status spelled out otherwise. Returns its value. */

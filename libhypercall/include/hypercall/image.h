@@ -37,14 +37,18 @@ KEEL_ASSERT_SIZE(struct keel_note_u64x2_, 36);
 
 /* Internal linkage keeps C and C++ alike; KEEP() in keel.ld holds on to the section. */
 #define KEEL_NOTE_SECTION_ __attribute__((section(".note.Keel"), aligned(4), used))
-#define KEEL_NOTE1_(id, type, ...)                                                                                                         \
-	static const struct keel_note_u64x1_ KEEL_NOTE_SECTION_ keel_note_##id = { 5, 8, type, KEEL_NOTE_NAME, { __VA_ARGS__ } }
-#define KEEL_NOTE2_(id, type, ...)                                                                                                         \
-	static const struct keel_note_u64x2_ KEEL_NOTE_SECTION_ keel_note_##id = { 5, 16, type, KEEL_NOTE_NAME, { __VA_ARGS__ } }
+#define KEEL_NOTE1_(id, type, ...)                                                 \
+	static const struct keel_note_u64x1_ KEEL_NOTE_SECTION_ keel_note_##id = { \
+		5, 8, type, KEEL_NOTE_NAME, { __VA_ARGS__ }                        \
+	}
+#define KEEL_NOTE2_(id, type, ...)                                                 \
+	static const struct keel_note_u64x2_ KEEL_NOTE_SECTION_ keel_note_##id = { \
+		5, 16, type, KEEL_NOTE_NAME, { __VA_ARGS__ }                       \
+	}
 
-#define KEEL_IMAGE_NOTES_4_(required0, optional0, required1, optional1, ...)                                                               \
-	KEEL_NOTE1_(abi, KEEL_NOTE_ABI, KEEL_ABI_MAJOR, KEEL_ABI_MINOR);                                                                   \
-	KEEL_NOTE2_(required, KEEL_NOTE_REQUIRED, KEEL_NOTE_U64_(required0), KEEL_NOTE_U64_(required1));                                   \
+#define KEEL_IMAGE_NOTES_4_(required0, optional0, required1, optional1, ...)                             \
+	KEEL_NOTE1_(abi, KEEL_NOTE_ABI, KEEL_ABI_MAJOR, KEEL_ABI_MINOR);                                 \
+	KEEL_NOTE2_(required, KEEL_NOTE_REQUIRED, KEEL_NOTE_U64_(required0), KEEL_NOTE_U64_(required1)); \
 	KEEL_NOTE2_(optional, KEEL_NOTE_OPTIONAL, KEEL_NOTE_U64_(optional0), KEEL_NOTE_U64_(optional1))
 
 /**
