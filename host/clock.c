@@ -77,8 +77,12 @@ uint64_t clock_slew(uint64_t rate, int64_t error, uint64_t interval)
 /* The kernel's own conversion factor, which perf publishes to unprivileged processes; 0 when it does not. */
 static uint64_t rate_from_perf(void)
 {
-	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE, .size = sizeof(attr), .config = PERF_COUNT_SW_DUMMY,
-					.disabled = 1, .exclude_kernel = 1, .exclude_hv = 1 };
+	struct perf_event_attr attr = { .type = PERF_TYPE_SOFTWARE,
+					.size = sizeof(attr),
+					.config = PERF_COUNT_SW_DUMMY,
+					.disabled = 1,
+					.exclude_kernel = 1,
+					.exclude_hv = 1 };
 	long page_size = sysconf(_SC_PAGESIZE);
 	struct perf_event_mmap_page *pc;
 	uint64_t rate = 0;

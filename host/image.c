@@ -90,12 +90,13 @@ static int check_load(struct check *c, unsigned int n, const Elf64_Phdr *ph)
 	uint64_t len;
 
 	if (ph->p_filesz > ph->p_memsz)
-		return fail(c, "program header %u: file size %#lx exceeds memory size %#lx", n, ph->p_filesz, ph->p_memsz);
+		return fail(c, "program header %u: file size %#lx exceeds memory size %#lx", n, ph->p_filesz,
+			    ph->p_memsz);
 	if (!ph->p_memsz)
 		return 0; /* linkers leave empty ones behind */
 	if (ph->p_offset > img->size || ph->p_filesz > img->size - ph->p_offset)
-		return fail(c, "program header %u: bytes %#lx..+%#lx are beyond the end of the file (%#lx)", n, ph->p_offset,
-			    ph->p_filesz, img->size);
+		return fail(c, "program header %u: bytes %#lx..+%#lx are beyond the end of the file (%#lx)", n,
+			    ph->p_offset, ph->p_filesz, img->size);
 	if (ph->p_vaddr % KEEL_PAGE_SIZE)
 		return fail(c, "program header %u: address %#lx is not page-aligned", n, ph->p_vaddr);
 	if (ph->p_paddr % KEEL_PAGE_SIZE)
@@ -104,10 +105,11 @@ static int check_load(struct check *c, unsigned int n, const Elf64_Phdr *ph)
 		return fail(c, "program header %u: memory size %#lx is out of bounds", n, ph->p_memsz);
 	len = (ph->p_memsz + KEEL_PAGE_SIZE - 1) & ~(KEEL_PAGE_SIZE - 1);
 	if (ph->p_vaddr < KEEL_VA_MIN || ph->p_vaddr >= KEEL_VA_END || len > KEEL_VA_END - ph->p_vaddr)
-		return fail(c, "program header %u: addresses %#lx..+%#lx are outside the guest's range %#llx..%#llx", n, ph->p_vaddr,
-			    ph->p_memsz, (unsigned long long)KEEL_VA_MIN, (unsigned long long)KEEL_VA_END);
+		return fail(c, "program header %u: addresses %#lx..+%#lx are outside the guest's range %#llx..%#llx", n,
+			    ph->p_vaddr, ph->p_memsz, (unsigned long long)KEEL_VA_MIN, (unsigned long long)KEEL_VA_END);
 	if (ph->p_paddr > UINT64_MAX - len)
-		return fail(c, "program header %u: physical addresses %#lx..+%#lx wrap around", n, ph->p_paddr, ph->p_memsz);
+		return fail(c, "program header %u: physical addresses %#lx..+%#lx wrap around", n, ph->p_paddr,
+			    ph->p_memsz);
 	if (ph->p_flags & PF_W && ph->p_flags & PF_X)
 		return fail(c, "program header %u: writable and executable at once", n);
 	if (!(ph->p_flags & (PF_R | PF_W | PF_X)))
@@ -116,17 +118,21 @@ static int check_load(struct check *c, unsigned int n, const Elf64_Phdr *ph)
 		const struct image_segment *o = &img->segment[i];
 
 		if (ph->p_vaddr < o->va + o->len && o->va < ph->p_vaddr + len)
-			return fail(c, "program header %u: addresses %#lx..+%#lx overlap program header %u", n, ph->p_vaddr, len,
-				    o->phdr);
+			return fail(c, "program header %u: addresses %#lx..+%#lx overlap program header %u", n,
+				    ph->p_vaddr, len, o->phdr);
 		if (ph->p_paddr < o->gpa + o->len && o->gpa < ph->p_paddr + len)
-			return fail(c, "program header %u: physical addresses %#lx..+%#lx overlap program header %u", n, ph->p_paddr,
-				    len, o->phdr);
+			return fail(c, "program header %u: physical addresses %#lx..+%#lx overlap program header %u", n,
+				    ph->p_paddr, len, o->phdr);
 	}
 	if (img->segments == IMAGE_SEGMENTS_MAX)
 		return fail(c, "program header %u: more than %u segments to load", n, IMAGE_SEGMENTS_MAX);
 	s = &img->segment[img->segments++];
-	*s = (struct image_segment){ .phdr = n, .offset = ph->p_offset, .filesz = ph->p_filesz,
-				     .va = ph->p_vaddr, .gpa = ph->p_paddr,	.len = len };
+	*s = (struct image_segment){ .phdr = n,
+				     .offset = ph->p_offset,
+				     .filesz = ph->p_filesz,
+				     .va = ph->p_vaddr,
+				     .gpa = ph->p_paddr,
+				     .len = len };
 	/* W and X imply R in an address space; saying so here keeps mmu_query's answers plain. */
 	s->prot = KEEL_PROT_R;
 	if (ph->p_flags & PF_W)
@@ -144,8 +150,8 @@ static int note_abi(struct check *c, unsigned int n, const void *desc)
 	c->img->abi_major = v[0];
 	c->img->abi_minor = v[1];
 	if (v[0] != KEEL_ABI_MAJOR || v[1] > KEEL_ABI_MINOR)
-		return fail(c, "program header %u: built for ABI %u.%u, this host has %u.%u", n, v[0], v[1], KEEL_ABI_MAJOR,
-			    KEEL_ABI_MINOR);
+		return fail(c, "program header %u: built for ABI %u.%u, this host has %u.%u", n, v[0], v[1],
+			    KEEL_ABI_MAJOR, KEEL_ABI_MINOR);
 	return 0;
 }
 
@@ -200,12 +206,12 @@ static int check_keel_note(struct check *c, unsigned int n, uint32_t type, const
 {
 	const struct note_kind *k;
 
-	/* A type this host does not know could change what the image needs: refuse rather than guess. */
-	if (!type || type >= sizeof(note_kinds) / sizeof(note_kinds[0]))
-		return fail(c, "program header %u: unknown Keel note type %u", n, type);
+	if (type >= sizeof(note_kinds) / sizeof(note_kinds[0]) || !note_kinds[type].take)
+		return 0; /* KEEL-IMAGE-10: a newer image's; what it cannot do without, it requires */
 	k = &note_kinds[type];
 	if (size != k->size)
-		return fail(c, "program header %u: Keel note \"%s\" has %u bytes instead of %u", n, k->name, size, k->size);
+		return fail(c, "program header %u: Keel note \"%s\" has %u bytes instead of %u", n, k->name, size,
+			    k->size);
 	if (c->notes_seen & 1u << type)
 		return fail(c, "program header %u: a second Keel note \"%s\"", n, k->name);
 	c->notes_seen |= 1u << type;
@@ -226,7 +232,8 @@ static int walk_notes(struct check *c, unsigned int n, const uint8_t *buf, size_
 		desc = (name + nh.n_namesz + align - 1) & ~(align - 1);
 		if (nh.n_namesz > size - name || desc > size || nh.n_descsz > size - desc)
 			return fail(c, "program header %u: note at offset %#zx reaches beyond its segment", n, at);
-		if (nh.n_namesz == sizeof(KEEL_NOTE_NAME) && !memcmp(buf + name, KEEL_NOTE_NAME, sizeof(KEEL_NOTE_NAME)) &&
+		if (nh.n_namesz == sizeof(KEEL_NOTE_NAME) &&
+		    !memcmp(buf + name, KEEL_NOTE_NAME, sizeof(KEEL_NOTE_NAME)) &&
 		    check_keel_note(c, n, nh.n_type, buf + desc, nh.n_descsz))
 			return -1;
 		at = (desc + nh.n_descsz + align - 1) & ~(align - 1);
@@ -245,8 +252,8 @@ static int check_notes(struct check *c, unsigned int n, const Elf64_Phdr *ph)
 	int err;
 
 	if (ph->p_offset > c->img->size || ph->p_filesz > c->img->size - ph->p_offset)
-		return fail(c, "program header %u: notes at %#lx..+%#lx are beyond the end of the file (%#lx)", n, ph->p_offset,
-			    ph->p_filesz, c->img->size);
+		return fail(c, "program header %u: notes at %#lx..+%#lx are beyond the end of the file (%#lx)", n,
+			    ph->p_offset, ph->p_filesz, c->img->size);
 	if (ph->p_filesz > NOTES_MAX)
 		return fail(c, "program header %u: %lu bytes of notes, more than %u", n, ph->p_filesz, NOTES_MAX);
 	if (!ph->p_filesz)
@@ -282,8 +289,8 @@ static int check_phdrs(struct check *c, const Elf64_Ehdr *eh)
 	Elf64_Phdr ph[IMAGE_PHDRS_MAX];
 
 	if (!image_read(c->img, ph, eh->e_phnum * sizeof(*ph), eh->e_phoff))
-		return fail(c, "%u program headers at %#lx are beyond the end of the file (%#lx)", eh->e_phnum, eh->e_phoff,
-			    c->img->size);
+		return fail(c, "%u program headers at %#lx are beyond the end of the file (%#lx)", eh->e_phnum,
+			    eh->e_phoff, c->img->size);
 	for (unsigned int i = 0; i < eh->e_phnum; i++)
 		for (size_t k = 0; k < sizeof(kinds) / sizeof(kinds[0]); k++)
 			if (ph[i].p_type == kinds[k].type && kinds[k].check(c, i, &ph[i]))
@@ -307,9 +314,10 @@ static int check_image(struct check *c)
 		const struct image_segment *s = &img->segment[i];
 
 		if (img->entry >= s->va && img->entry - s->va < s->len)
-			return s->prot & KEEL_PROT_X ? 0 :
-						       fail(c, "entry %#lx is in program header %u, which is not executable",
-							    img->entry, s->phdr);
+			return s->prot & KEEL_PROT_X
+				       ? 0
+				       : fail(c, "entry %#lx is in program header %u, which is not executable",
+					      img->entry, s->phdr);
 	}
 	return fail(c, "entry %#lx is in no segment", img->entry);
 }
@@ -381,14 +389,14 @@ static int check_linear(struct check *c, uint64_t ram)
 	const struct image *img = c->img;
 
 	if (ram > KEEL_VA_END - img->linear_va)
-		return fail(c, "linear map of %lu MiB at %#lx reaches beyond the guest's range: use a smaller --mem", ram >> 20,
-			    img->linear_va);
+		return fail(c, "linear map of %lu MiB at %#lx reaches beyond the guest's range: use a smaller --mem",
+			    ram >> 20, img->linear_va);
 	for (unsigned int i = 0; i < img->segments; i++) {
 		const struct image_segment *s = &img->segment[i];
 
 		if (s->va < img->linear_va + ram && img->linear_va < s->va + s->len)
-			return fail(c, "program header %u: addresses %#lx..+%#lx overlap the linear map at %#lx", s->phdr, s->va,
-				    s->len, img->linear_va);
+			return fail(c, "program header %u: addresses %#lx..+%#lx overlap the linear map at %#lx",
+				    s->phdr, s->va, s->len, img->linear_va);
 	}
 	return 0;
 }
@@ -411,7 +419,8 @@ int image_load(struct image *img, struct partition *p, struct error *e)
 		const struct image_segment *s = &img->segment[i];
 
 		if (s->gpa >= p->ram_size || s->len > p->ram_size - s->gpa) {
-			fail(&c, "program header %u: physical addresses %#lx..+%#lx are beyond the memory of %lu MiB: use a larger --mem",
+			fail(&c,
+			     "program header %u: physical addresses %#lx..+%#lx are beyond the memory of %lu MiB: use a larger --mem",
 			     s->phdr, s->gpa, s->len, p->ram_size >> 20);
 			goto out;
 		}
@@ -424,9 +433,11 @@ int image_load(struct image *img, struct partition *p, struct error *e)
 		};
 	}
 	if (img->linear)
-		map[n++] = (struct keel_mmu_record){
-			.op = KEEL_MMU_MAP, .prot = KEEL_PROT_R | KEEL_PROT_W, .va = img->linear_va, .gpa = 0, .len = p->ram_size
-		};
+		map[n++] = (struct keel_mmu_record){ .op = KEEL_MMU_MAP,
+						     .prot = KEEL_PROT_R | KEEL_PROT_W,
+						     .va = img->linear_va,
+						     .gpa = 0,
+						     .len = p->ram_size };
 	free(p->boot_map);
 	p->boot_map = map;
 	p->boot_records = n;

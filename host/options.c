@@ -100,7 +100,8 @@ void options_help(const struct option_def *defs, FILE *f)
 	for (; defs->name; defs++) {
 		char left[40];
 
-		snprintf(left, sizeof(left), "--%s%s%s", defs->name, defs->value ? " " : "", defs->value ? defs->value : "");
+		snprintf(left, sizeof(left), "--%s%s%s", defs->name, defs->value ? " " : "",
+			 defs->value ? defs->value : "");
 		fprintf(f, "  %-24s %s\n", left, defs->help);
 	}
 }

@@ -17,6 +17,8 @@
 
 #include <keel/keel.h>
 
+#include "clock.h"
+
 struct keel_options {
 	const char *backend; /* "auto" or a backend's name */
 	uint64_t mem;	     /* bytes of RAM, a multiple of 2 MiB */
@@ -126,6 +128,7 @@ struct partition {
 	uint8_t *abi;
 	uint64_t abi_size;
 	uint64_t abi_gpa;
+	struct clock clock; /* keeps page 0 */
 
 	/* Initial mappings of AS 0, applied by the monitor before the first instruction. */
 	struct keel_mmu_record *boot_map;

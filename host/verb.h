@@ -47,7 +47,8 @@ struct option_def {
  * Takes --name value and --name=value; after -- nothing is an option. 0, 1 when
  * --help was asked for, or -1 with the reason.
  */
-int options_parse(const struct option_def *defs, int argc, char **argv, void *to, const char **operand, struct error *e);
+int options_parse(const struct option_def *defs, int argc, char **argv, void *to, const char **operand,
+		  struct error *e);
 void options_help(const struct option_def *defs, FILE *f);
 
 /* Bytes with an optional suffix K, M, G or T (powers of 1024). 0, or -1 when malformed or over 2^64-1. */
