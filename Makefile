@@ -30,6 +30,11 @@ HOSTCFLAGS := -std=gnu11 -O2 -g -fno-omit-frame-pointer $(WARNINGS) -Iabi/includ
 .SUFFIXES:
 MAKEFLAGS += -r
 
+# What the command line set is passed on by name, not by the environment: a
+# stage may run a make of another project, whose O= is not ours.
+overrides := $(MAKEOVERRIDES)
+MAKEOVERRIDES :=
+
 # What each goal needs of .ci/packages. run, check and bench install it, the
 # others only say what to install; before anything is built in either case.
 goals := $(or $(MAKECMDGOALS),all)
@@ -67,7 +72,7 @@ run: all ## Boot samples/shell on the best backend; without a terminal, its scri
 
 # The runner starts a make of its own for each stage; not through $(MAKE), so
 # that "make -n check" runs nothing.
-submake = $(MAKE) --no-print-directory -j$(shell nproc)
+submake = $(MAKE) --no-print-directory -j$(shell nproc) $(overrides)
 stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s))))
 run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/$@
 STAGES ?= $(CHECK_STAGES)

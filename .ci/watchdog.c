@@ -125,14 +125,12 @@ static void kill_and_reap(FILE *report)
 
 int main(int argc, char **argv)
 {
-	static const int forwarded[] = { SIGINT, SIGTERM, SIGHUP };
 	unsigned long long end, grace;
 	struct timespec wait;
 	bool ended = false;
 	int status = 0, null, sig;
 	sigset_t set;
 	FILE *report;
-	unsigned int i;
 	pid_t child, pid;
 
 	if (argc < 4 || atoi(argv[1]) <= 0) {
@@ -150,8 +148,9 @@ int main(int argc, char **argv)
 	}
 	sigemptyset(&set);
 	sigaddset(&set, SIGCHLD);
-	for (i = 0; i < sizeof(forwarded) / sizeof(forwarded[0]); i++)
-		sigaddset(&set, forwarded[i]);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 
 	end = now() + strtoull(argv[1], NULL, 10) * 1000000000ull;
