@@ -95,6 +95,8 @@ struct backend_ops {
 	int (*start)(struct partition *p);
 	/* Make vCPU look at its pending word; any thread, never blocks. */
 	void (*kick)(struct partition *p, unsigned int vcpu);
+	/* Raise the non-maskable dump event on vcpu; any thread. */
+	void (*dump)(struct partition *p, unsigned int vcpu);
 	/* Stop everything and wait until nothing of it runs. Guest memory and vCPU pages stay readable. */
 	void (*stop)(struct partition *p);
 	void (*destroy)(struct partition *p);

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * What K may ask of the kernel once it is sealed: the wall of the ring3
+ * backend. Every argument that means something is pinned to a value or a range
+ * (both words, so that 32-bit truncation hides nothing); hostile code may jump
+ * to any system call instruction with any registers, and still only change
+ * mappings below the host's window, of this partition's own files, sleep, arm
+ * its own timer, or ring its own doorbell.
+ *
+ * Everything else, other architectures' numbers included, traps into K's crash
+ * path; a K whose crash path is broken dies of it.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/falloc.h>
+#include <linux/filter.h>
+#include <linux/futex.h>
+#include <seccomp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "layout.h"
+#include "ring3.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+#define LOW32(arg) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, 0xffffffff00000000, 0)
+#define BELOW(arg, end) SCMP_CMP64(arg, SCMP_CMP_LT, end)
+#define IS(arg, value) SCMP_CMP64(arg, SCMP_CMP_EQ, value)
+#define WITHIN(arg, base, span) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, ~((uint64_t)(span)-1), base)
+#define SHARED_VCPU(arg) WITHIN(arg, K_VCPU_VA, K_VCPU_SPAN) /* vCPU blocks */
+#define NOTHING_BUT(arg, mask) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, ~(uint64_t)(mask), 0)
+
+#define PROT_RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
+#define MAP_WANTED (MAP_SHARED | MAP_FIXED)
+
+struct rule {
+	int nr;
+	unsigned int args;
+	struct scmp_arg_cmp arg[6];
+};
+
+/**
+ * ring3_filter - build K's filter
+ * @p: the partition, RAM and ABI files sized
+ * @max: room at @prog, in instructions
+ *
+ * Returns the number of BPF instructions, or a negative errno.
+ */
+int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned int max)
+{
+	const uint64_t ram = p->ram_size, abi = p->abi_size;
+	const struct rule rules[] = {
+		{ SCMP_SYS(mmap),
+		  6,
+		  { BELOW(0, KEEL_VA_END), LOW32(1), NOTHING_BUT(2, PROT_RWX), IS(3, MAP_WANTED), IS(4, K_FD_RAM),
+		    BELOW(5, ram) } },
+		{ SCMP_SYS(mmap),
+		  6,
+		  { BELOW(0, KEEL_VA_END), LOW32(1), NOTHING_BUT(2, PROT_RWX), IS(3, MAP_WANTED | MAP_POPULATE),
+		    IS(4, K_FD_RAM), BELOW(5, ram) } },
+		{ SCMP_SYS(mmap),
+		  6,
+		  { BELOW(0, KEEL_VA_END), LOW32(1), IS(2, PROT_READ), NOTHING_BUT(3, MAP_WANTED | MAP_POPULATE),
+		    IS(4, K_FD_ABI), BELOW(5, abi) } },
+		{ SCMP_SYS(munmap), 2, { BELOW(0, KEEL_VA_END), LOW32(1) } },
+		{ SCMP_SYS(mprotect), 3, { BELOW(0, KEEL_VA_END), LOW32(1), NOTHING_BUT(2, PROT_RWX) } },
+		{ SCMP_SYS(futex),
+		  5,
+		  { SHARED_VCPU(0), IS(1, FUTEX_WAIT_BITSET), IS(3, 0), IS(4, 0), IS(5, FUTEX_BITSET_MATCH_ANY) } },
+		{ SCMP_SYS(futex),
+		  5,
+		  { SHARED_VCPU(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0),
+		    IS(5, FUTEX_BITSET_MATCH_ANY) } },
+		{ SCMP_SYS(futex), 6, { SHARED_VCPU(0), IS(1, FUTEX_WAKE), IS(2, 1), IS(3, 0), IS(4, 0), IS(5, 0) } },
+		{ SCMP_SYS(sched_yield), 0, { { 0 } } },
+		{ SCMP_SYS(timer_settime), 4, { IS(0, 0), IS(1, TIMER_ABSTIME), SHARED_VCPU(2), IS(3, 0) } },
+		{ SCMP_SYS(clock_gettime), 2, { IS(0, CLOCK_MONOTONIC), SHARED_VCPU(1) } },
+		{ SCMP_SYS(write), 3, { IS(0, K_FD_DOORBELL), SHARED_VCPU(1), IS(2, 8) } },
+		{ SCMP_SYS(fallocate),
+		  4,
+		  { IS(0, K_FD_RAM), IS(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE), BELOW(2, ram),
+		    BELOW(3, ram + 1) } },
+		{ SCMP_SYS(madvise), 3, { WITHIN(0, K_RAM_VA, K_RAM_MAX), LOW32(1), IS(2, MADV_POPULATE_WRITE) } },
+	};
+	/* The hot ones first: their place in the program is their cost. */
+	static const struct {
+		int nr;
+		uint8_t priority;
+	} hot[] = {
+		{ SCMP_SYS(mmap), 255 },     { SCMP_SYS(futex), 254 },	       { SCMP_SYS(munmap), 253 },
+		{ SCMP_SYS(mprotect), 252 }, { SCMP_SYS(timer_settime), 251 },
+	};
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
+	int err, fd = -1;
+	ssize_t n;
+
+	if (!ctx)
+		return -ENOMEM;
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP);
+	for (size_t i = 0; !err && i < sizeof(hot) / sizeof(hot[0]); i++)
+		err = seccomp_syscall_priority(ctx, hot[i].nr, hot[i].priority);
+	for (size_t i = 0; !err && i < sizeof(rules) / sizeof(rules[0]); i++)
+		err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].args, rules[i].arg);
+	if (!err) {
+		fd = memfd_create("keel-filter", MFD_CLOEXEC);
+		err = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
+	}
+	seccomp_release(ctx);
+	if (!err) {
+		n = pread(fd, prog, max * sizeof(*prog), 0);
+		err = n < 0 ? -errno : n == (ssize_t)(max * sizeof(*prog)) ? -E2BIG : (int)(n / (ssize_t)sizeof(*prog));
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}

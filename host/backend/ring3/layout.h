@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The guest process K: its address space above KEEL_VA_END and its file
+ * descriptors. Shared by K (built without libc) and the host.
+ *
+ *	0x7f0100000000  K's image: gate, monitor, start-up     r-x / rw-
+ *	0x7f0200000000  ABI pages (clock, start info)          r--
+ *	0x7f0300000000  vCPU blocks, 16 x 256 KiB              rw-
+ *	0x7f0300400000  struct mon, filter, page-table arena   rw-
+ *	0x7f1000000000  RAM, the monitor's own view            rw-
+ *
+ * The first 4 GiB of the window stay empty: the filter bounds a mapping's
+ * address exactly and its length to 4 GiB, so no permitted call reaches K.
+ */
+#ifndef KEEL_RING3_LAYOUT_H
+#define KEEL_RING3_LAYOUT_H
+
+#define K_GATE_VA 0x7f0100000000 /* k.ld asserts it */
+#define K_ABI_VA 0x7f0200000000
+#define K_VCPU_VA 0x7f0300000000
+#define K_VCPU_SPAN 0x400000 /* all vCPU blocks; a power of two, for the filter's mask */
+#define K_MON_VA (K_VCPU_VA + K_VCPU_SPAN)
+#define K_FILTER_OFF 0x10000  /* BPF program, from struct mon */
+#define K_DYNAMIC_OFF 0x20000 /* table counters, host log and arena follow */
+#define K_RAM_VA 0x7f1000000000
+#define K_RAM_MAX 0x1000000000 /* 64 GiB; a power of two, for the filter's mask */
+#define K_TASK_END 0x7ffffffff000
+#define K_VCPUS_MAX 16
+
+#define K_FD_RAM 3
+#define K_FD_ABI 4
+#define K_FD_MON 5 /* closed before sealing */
+#define K_FD_DOORBELL 6
+
+#ifndef __ASSEMBLER__
+#include <stdint.h>
+
+/* In mon.backend, filled in by the host. */
+struct k_config {
+	uint64_t mon_size;	/* bytes of the monitor memfd */
+	uint64_t address_space; /* RLIMIT_AS of the sealed process */
+	uint32_t filter_len;	/* BPF instructions at K_FILTER_OFF */
+	uint32_t spin;		/* rounds to spin for an answer before sleeping */
+	uint32_t yield;		/* 1: spin by sched_yield, there is only one core */
+	uint32_t bug;		/* KEEL_BUG number, test builds only */
+};
+
+/* mvcpu.backend[]: the only addresses the filter lets system calls point at. */
+enum {
+	K_SLOT_TIMESPEC = 0,  /* 2 words: clock_gettime, futex timeout */
+	K_SLOT_ITIMER = 2,    /* 4 words: timer_settime */
+	K_SLOT_ONE = 6,	      /* 1 word: what the doorbell writes */
+	K_SLOT_TIMER = 7,     /* timer id */
+	K_SLOT_XFEATURES = 8, /* unused by the host */
+	K_SLOT_FSGSBASE = 9,  /* rdgsbase may be used */
+};
+
+/* MON_REMOTE_READY arg1: where start-up failed. */
+enum k_step {
+	K_STEP_MAP = 1,
+	K_STEP_EVACUATE,
+	K_STEP_SIGNALS,
+	K_STEP_TIMER,
+	K_STEP_LIMITS,
+	K_STEP_FILTER,
+	K_STEP_BOOT_MAP,
+};
+#endif
+
+#endif

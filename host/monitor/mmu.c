@@ -1,0 +1,443 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * MMU, HARVEST and MEMORY. A batch updates the tree record by record and lets
+ * the cache follow in as few operations as the records allow: what joins up
+ * is applied once (struct pend), and always before the call returns.
+ */
+#include "monitor.h"
+#include "bugs.h"
+
+#define FAULT_AROUND 16		     /* pages, aligned */
+#define MAX_SPAN (KEEL_U64(1) << 31) /* bytes one cache operation may cover */
+
+/* A cache operation not yet carried out. op 0 = none. */
+struct pend {
+	struct mvcpu *v;
+	uint64_t va, pages, gpa;
+	uint32_t op, prot;
+	bool populate;
+};
+
+static void pend_flush(struct pend *p)
+{
+	switch (p->op) {
+	case KEEL_MMU_MAP:
+		mb_map(p->v, p->va, p->pages, p->gpa, p->prot, p->populate);
+		break;
+	case KEEL_MMU_UNMAP:
+		if (!KEEL_BUG(8))
+			mb_unmap(p->v, p->va, p->pages);
+		break;
+	case KEEL_MMU_PROTECT:
+		if (!KEEL_BUG(9))
+			mb_protect(p->v, p->va, p->pages, p->prot);
+		break;
+	}
+	p->op = 0;
+}
+
+static void pend_add(struct pend *p, uint32_t op, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
+		     bool populate)
+{
+	uint64_t end = p->va + p->pages * KEEL_PAGE_SIZE;
+
+	if (p->op == op && p->prot == prot && p->populate == populate) {
+		if (va == end && (op != KEEL_MMU_MAP || gpa == p->gpa + p->pages * KEEL_PAGE_SIZE)) {
+			p->pages += pages;
+			return;
+		}
+		/* Unmapping across a gap in which nothing is mapped does no harm and saves an operation. */
+		if (op == KEEL_MMU_UNMAP && va > end && va - p->va < MAX_SPAN) {
+			uint64_t gap = end, pte;
+
+			if (!as_run(p->v->mon, &p->v->mon->as0, &gap, va, 1, &pte)) {
+				p->pages = (va - p->va) / KEEL_PAGE_SIZE + pages;
+				return;
+			}
+		}
+	}
+	pend_flush(p);
+	*p = (struct pend){ p->v, va, pages, gpa, op, prot, populate };
+}
+
+/* Bring the cache's protection of a range in line with the tree, run by run. */
+static void pend_reprotect(struct pend *p, uint64_t va, uint64_t pages)
+{
+	struct mon *m = p->v->mon;
+	uint64_t end = va + pages * KEEL_PAGE_SIZE, pte, n;
+
+	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
+		pend_add(p, KEEL_MMU_PROTECT, va, n, 0, pte_cache_prot(pte), false);
+		va += n * KEEL_PAGE_SIZE;
+	}
+}
+
+static uint64_t prot_to_pte(uint32_t prot)
+{
+	return PTE_P | (prot & KEEL_PROT_W ? PTE_W : 0) | (prot & KEEL_PROT_X ? 0 : PTE_NX);
+}
+
+static bool guest_range(uint64_t va, uint64_t len)
+{
+	return va >= KEEL_VA_MIN && va < KEEL_VA_END && len <= KEEL_VA_END - va;
+}
+
+static bool abi_range(const struct mon *m, uint64_t gpa, uint64_t len)
+{
+	return gpa >= m->abi_gpa && len <= m->abi_size && gpa - m->abi_gpa <= m->abi_size - len;
+}
+
+/* KEEL_OK or the status a malformed record gets; fields in declaration order, then ranges. */
+static int64_t check(const struct mon *m, const struct keel_mmu_record *r)
+{
+	const bool map = r->op == KEEL_MMU_MAP, unmap = r->op == KEEL_MMU_UNMAP;
+
+	if (!map && !unmap && r->op != KEEL_MMU_PROTECT)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(1));
+	if ((r->prot & ~KEEL_PROT_ALL && !KEEL_BUG(10)) || unmap != !r->prot)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(2));
+	if (r->flags & ~(map ? KEEL_MMU_FLAGS_ALL : 0))
+		return KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_FIELD(3),
+				       __builtin_ctz(r->flags & ~(map ? KEEL_MMU_FLAGS_ALL : 0)));
+	if (r->va % KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(4));
+	if (map ? r->gpa % KEEL_PAGE_SIZE : r->gpa)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(5));
+	if (!r->len || r->len % KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(6));
+	if (!guest_range(r->va, r->len))
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_FIELD(4));
+	if (map && !mon_range_ok(m, r->gpa, r->len) &&
+	    !(abi_range(m, r->gpa, r->len) && (r->prot == KEEL_PROT_R || KEEL_BUG(11))))
+		return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_FIELD(5));
+	return KEEL_OK;
+}
+
+/* Carry out at most `budget` pages of a checked record; *done says how many were. */
+static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t budget, uint64_t *done)
+{
+	struct mon *m = p->v->mon;
+	struct as *as = &m->as0;
+	uint64_t pages = r->len / KEEL_PAGE_SIZE, present = 0, written = 0;
+
+	if (pages > budget)
+		pages = budget;
+	switch (r->op) {
+	case KEEL_MMU_MAP:
+		*done = as_map(m, as, r->va, r->gpa, pages, prot_to_pte(r->prot));
+		if (*done)
+			pend_add(p, KEEL_MMU_MAP, r->va, *done, r->gpa, r->prot | KEEL_PROT_R,
+				 r->flags & KEEL_MMU_POPULATE);
+		return *done < pages ? KEEL_STATUS(KEEL_E_NOMEM, 0) : KEEL_OK;
+	case KEEL_MMU_UNMAP:
+		*done = as_unmap(m, as, r->va, pages, &present, &written);
+		if (present)
+			pend_add(p, KEEL_MMU_UNMAP, r->va, *done, 0, 0, false);
+		return *done < pages ? KEEL_STATUS(KEEL_E_NOMEM, 0) : KEEL_OK;
+	default:
+		*done = as_protect(m, as, r->va, pages, prot_to_pte(r->prot));
+		if (*done)
+			pend_reprotect(p, r->va, *done);
+		if (*done == pages)
+			return KEEL_OK;
+		/* A hole, or no table left to split a large leaf with. */
+		return as_lookup(m, as, r->va + *done * KEEL_PAGE_SIZE) ? KEEL_STATUS(KEEL_E_NOMEM, 0)
+									: KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_FIELD(4));
+	}
+}
+
+/**
+ * execute - work off copied records within the work bound
+ * @v: the vCPU
+ * @rec: records nobody else can change
+ * @n: how many
+ * @value: set to records done | pages of the next one << 32
+ */
+static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint64_t n, uint64_t *value)
+{
+	struct pend p = { .v = v };
+	uint64_t budget = MON_MMU_PAGES, i, part = 0;
+	int64_t status = KEEL_OK;
+
+	for (i = 0; i < n && budget; i++) {
+		uint64_t done = 0;
+
+		status = check(v->mon, &rec[i]);
+		if (status == KEEL_OK)
+			status = apply(&p, &rec[i], budget, &done);
+		budget -= done;
+		if (status != KEEL_OK || done < rec[i].len / KEEL_PAGE_SIZE) {
+			part = done;
+			break;
+		}
+	}
+	pend_flush(&p);
+	v->work += MON_MMU_PAGES - budget;
+	*value = (KEEL_BUG(12) && i ? i - 1 : i) | part << 32;
+	return status;
+}
+
+mret mon_mmu_batch(struct mvcpu *v, const uint64_t *a)
+{
+	const uint64_t as = a[0], records = a[1], count = a[2], flags = a[3];
+	uint64_t n = count < MON_BATCH ? count : MON_BATCH, value;
+	int64_t status;
+
+	if (as)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (records % 8)
+		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (count > MON_BATCH_COUNT)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(3));
+	if (flags)
+		return MRET(KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_ARG(4), __builtin_ctzll(flags)), 0);
+	if (!mon_range_ok(v->mon, records, count * sizeof(struct keel_mmu_record)))
+		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(2));
+	mon_copy_in(v->mon, v->copy.mmu, records, n * sizeof(struct keel_mmu_record));
+	status = execute(v, v->copy.mmu, n, &value);
+	return MRET(status, value);
+}
+
+mret mon_mmu_query(struct mvcpu *v, const uint64_t *a)
+{
+	uint64_t pte;
+
+	if (a[0])
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (a[1] % KEEL_PAGE_SIZE)
+		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (!guest_range(a[1], KEEL_PAGE_SIZE))
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	pte = as_lookup(v->mon, &v->mon->as0, a[1]);
+	if (!pte)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(2));
+	return MRET(KEEL_OK, (pte & PTE_ADDR) | pte_prot(pte));
+}
+
+/**
+ * mon_boot_map - the initial mappings of AS 0
+ * @v: vCPU 0, before its first instruction
+ *
+ * The records were made by the host from a checked image, so a failure is a
+ * quota too small for it.
+ */
+int64_t mon_boot_map(struct mvcpu *v)
+{
+	struct mon *m = v->mon;
+
+	for (uint32_t i = 0; i < m->boot_records; i++) {
+		struct keel_mmu_record r = m->boot_map[i];
+
+		while (r.len) {
+			uint64_t value, bytes;
+			int64_t status = execute(v, &r, 1, &value);
+
+			if (status != KEEL_OK)
+				return status;
+			bytes = KEEL_MMU_DONE_RECORDS(value) ? r.len : KEEL_MMU_DONE_PAGES(value) * KEEL_PAGE_SIZE;
+			r.va += bytes;
+			r.gpa += bytes;
+			r.len -= bytes;
+		}
+	}
+	return KEEL_OK;
+}
+
+bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *error)
+{
+	struct mon *m = v->mon;
+	uint64_t pte = 0, at, end, n;
+	uint32_t need = write ? KEEL_PROT_W : fetch ? KEEL_PROT_X : KEEL_PROT_R;
+
+	va &= ~(KEEL_PAGE_SIZE - 1);
+	*error = (write ? KEEL_PF_W : 0) | (fetch ? KEEL_PF_X : 0);
+	if (guest_range(va, KEEL_PAGE_SIZE))
+		pte = as_lookup(m, &m->as0, va);
+	if (!pte)
+		return false;
+	if (!(pte_prot(pte) & need)) {
+		*error |= KEEL_BUG(13) ? 0 : KEEL_PF_P;
+		return false;
+	}
+	/* The run around va inside an aligned block, as large as the tree has it uniform. */
+	at = va & ~(FAULT_AROUND * KEEL_PAGE_SIZE - 1);
+	end = at + FAULT_AROUND * KEEL_PAGE_SIZE;
+	if (at < KEEL_VA_MIN)
+		at = KEEL_VA_MIN;
+	while ((n = as_run(m, &m->as0, &at, end, FAULT_AROUND, &pte)) && at + n * KEEL_PAGE_SIZE <= va)
+		at += n * KEEL_PAGE_SIZE;
+	if (write && (pte & (PTE_TRACK | PTE_D)) == PTE_TRACK) {
+		/* First write since the last harvest; the neighbours may be reported too. */
+		as_flags(m, &m->as0, at, n, PTE_D, 0);
+		mb_protect(v, at, n, pte_prot(pte));
+		return true;
+	}
+	mb_map(v, at, n, pte & PTE_ADDR, pte_cache_prot(pte), false);
+	return true;
+}
+
+/* HARVEST */
+
+/* Common checks; *pages is what this call will work off. */
+static int64_t harvest_check(const uint64_t *a, uint64_t *pages)
+{
+	if (a[0])
+		return KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (a[1] % KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (!a[2] || a[2] % KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(3));
+	if (!guest_range(a[1], a[2]))
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	*pages = a[2] / KEEL_PAGE_SIZE;
+	if (*pages > MON_HARVEST_PAGES)
+		*pages = MON_HARVEST_PAGES;
+	return KEEL_OK;
+}
+
+/* Set and clear leaf flags of every mapped page of a range, the cache following. */
+static mret harvest_flags(struct mvcpu *v, const uint64_t *a, uint64_t pages, uint64_t set, uint64_t clear)
+{
+	struct mon *m = v->mon;
+	struct pend p = { .v = v };
+	uint64_t va = a[1], end = va + pages * KEEL_PAGE_SIZE, pte, n;
+	int64_t status = KEEL_OK;
+
+	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
+		uint64_t done = as_flags(m, &m->as0, va, n, set, clear);
+
+		pend_reprotect(&p, va, done);
+		va += done * KEEL_PAGE_SIZE;
+		if (done < n) {
+			status = KEEL_STATUS(KEEL_E_NOMEM, 0);
+			pages = (va - a[1]) / KEEL_PAGE_SIZE;
+			break;
+		}
+	}
+	pend_flush(&p);
+	v->work = pages;
+	return MRET(status, pages);
+}
+
+mret mon_harvest_start(struct mvcpu *v, const uint64_t *a)
+{
+	struct mon *m = v->mon;
+	uint64_t pages, unknown = a[3] & ~KEEL_HARVEST_DIRTY;
+	int64_t status = harvest_check(a, &pages);
+
+	if (status != KEEL_OK)
+		return MRET(status, 0);
+	if (unknown)
+		return MRET(KEEL_STATUS_BIT(unknown & ~KEEL_HARVEST_ACCESSED ? KEEL_E_INVAL : KEEL_E_NOTSUP,
+					    KEEL_AT_ARG(4), __builtin_ctzll(unknown)),
+			    0);
+	if (!(a[3] & KEEL_HARVEST_DIRTY))
+		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(4));
+	if (!m->as0.tracked)
+		for (uint64_t i = 0; i < m->ram_size / KEEL_PAGE_SIZE / 8; i++)
+			m->hostlog[i] = 0;
+	return harvest_flags(v, a, pages, PTE_TRACK, PTE_D);
+}
+
+mret mon_harvest_stop(struct mvcpu *v, const uint64_t *a)
+{
+	uint64_t pages;
+	int64_t status = harvest_check(a, &pages);
+
+	if (status != KEEL_OK)
+		return MRET(status, 0);
+	return harvest_flags(v, a, pages, 0, PTE_TRACK | PTE_D);
+}
+
+/* Was this page written by somebody other than the guest through a tracked mapping? */
+static bool written_by_host(const struct mon *m, uint64_t gpa)
+{
+	if (gpa >= m->ram_size)
+		return false;
+	return gpa == m->console_gpa || (m->hostlog[gpa / KEEL_PAGE_SIZE / 8] >> gpa / KEEL_PAGE_SIZE % 8 & 1);
+}
+
+mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
+{
+	const uint64_t bitmap = a[3];
+	struct mon *m = v->mon;
+	uint8_t *bits = v->copy.bytes;
+	uint64_t pages, bytes, va, end, pte, n, written = 0;
+	int64_t status = harvest_check(a, &pages);
+	mret r;
+
+	if (status != KEEL_OK)
+		return MRET(status, 0);
+	if (bitmap % 8)
+		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(4));
+	bytes = (pages + 63) / 64 * 8;
+	if (!mon_range_ok(m, bitmap, bytes))
+		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(4));
+	__builtin_memset(bits, 0, bytes);
+	va = a[1];
+	end = va + pages * KEEL_PAGE_SIZE;
+	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
+		/* A mapped page nobody tracks yet was mapped since: it counts as written. */
+		bool dirty = (pte & (PTE_TRACK | PTE_D)) != PTE_TRACK;
+
+		for (uint64_t i = 0; i < n; i++) {
+			uint64_t at = (va - a[1]) / KEEL_PAGE_SIZE + i;
+
+			if (dirty || written_by_host(m, (pte & PTE_ADDR) + i * KEEL_PAGE_SIZE)) {
+				bits[at / 8] |= 1 << at % 8;
+				written++;
+			}
+		}
+		va += n * KEEL_PAGE_SIZE;
+	}
+	r = harvest_flags(v, a, pages, PTE_TRACK, KEEL_BUG(14) ? 0 : PTE_D);
+	if (r.status != KEEL_OK)
+		return MRET(r.status, 0);
+	mon_copy_out(m, bitmap, bits, bytes);
+	return MRET(KEEL_OK, pages | written << 32);
+}
+
+/* MEMORY */
+
+static int64_t memory_check(struct mvcpu *v, const uint64_t *a, uint64_t *pages)
+{
+	if (a[0] % KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(1));
+	if (!a[1] || a[1] % KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (!mon_range_ok(v->mon, a[0], a[1]))
+		return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_ARG(1));
+	*pages = a[1] / KEEL_PAGE_SIZE;
+	if (*pages > MON_MEMORY_PAGES)
+		*pages = MON_MEMORY_PAGES;
+	v->work = *pages;
+	return KEEL_OK;
+}
+
+mret mon_memory_release(struct mvcpu *v, const uint64_t *a)
+{
+	uint64_t pages;
+	int64_t status = memory_check(v, a, &pages);
+
+	if (status != KEEL_OK)
+		return MRET(status, 0);
+	if (!KEEL_BUG(15) && !mb_release(v, a[0], pages))
+		return MERR(KEEL_E_AGAIN, 0);
+	/* The content changed; that is a write as far as HARVEST is concerned. */
+	if (v->mon->as0.tracked)
+		for (uint64_t p = a[0] / KEEL_PAGE_SIZE; p < a[0] / KEEL_PAGE_SIZE + pages; p++)
+			v->mon->hostlog[p / 8] |= 1 << p % 8;
+	return MRET(KEEL_OK, pages);
+}
+
+mret mon_memory_populate(struct mvcpu *v, const uint64_t *a)
+{
+	uint64_t pages;
+	int64_t status = memory_check(v, a, &pages);
+
+	if (status != KEEL_OK)
+		return MRET(status, 0);
+	if (!mb_populate(v, a[0], pages))
+		return MERR(KEEL_E_AGAIN, 0);
+	return MRET(KEEL_OK, pages);
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The monitor: host-supplied code in the guest's own context that finishes
+ * every partition-local hypercall in place. One source for all backends; what
+ * differs is behind the mb_*() functions at the end, which each backend
+ * implements.
+ *
+ * The monitor protects nothing: guest code in the same context can overwrite
+ * it. The wall is the backend's (seccomp, EPT). Its checks exist so that a
+ * correct guest gets errors instead of damage, and so that a wrong one is
+ * reported well.
+ *
+ * Rules of execution (architecture decision 4):
+ *  - it runs on its own stack, never nests and never touches FP state;
+ *  - asynchronous upcalls never enter it: a signal or interrupt that lands in
+ *    monitor text only sets `attn`, and the exit path looks again;
+ *  - the exit sequences are restartable ranges (gate.S), so an upcall between
+ *    the last look and the last instruction restarts the look.
+ */
+#ifndef KEEL_MONITOR_H
+#define KEEL_MONITOR_H
+
+/* Where a vCPU's parts are, from the start of its VCPU_STRIDE block (%gs:0). */
+#define MON_PRIVATE 0x1000    /* struct mvcpu */
+#define MON_STACK_TOP 0x10000 /* grows down; struct mvcpu must end well below */
+#define MON_ALT_BASE 0x20000  /* signal stack, up to the end of the block */
+#define MON_BLOCK_SIZE 0x40000
+
+/* struct mvcpu offsets for gate.S; asserted in core.c. */
+#define MV_GUEST_RSP 0x00
+#define MV_STACK 0x08
+#define MV_ATTN 0x10
+#define MV_GUEST_RBP 0x18
+#define MV_IRET_CS 0x38
+#define MV_IRET_SS 0x40
+#define MV_CUR 0x48
+
+#define ATTN_LOOK 1   /* something may have become deliverable */
+#define ATTN_RESUME 2 /* leave through `cur`, not through the caller's return address */
+
+#ifndef __ASSEMBLER__
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <hypercall/event.h>
+#include <keel/keel.h>
+
+#define MON_MAX_CALLS 64
+#define MON_TRACE 16
+/* Work bounds of one call (architecture decision 4); base_limit reports them. */
+#define MON_BATCH 64
+#define MON_MMU_PAGES 512
+#define MON_BATCH_COUNT 65536
+#define MON_HARVEST_PAGES 32768
+#define MON_MEMORY_PAGES 32768
+
+/* One remembered hypercall, layout shared with host/partition.h's trace_entry. */
+struct mon_trace {
+	uint32_t id;
+	uint32_t returned;
+	uint64_t arg[5];
+	int64_t status;
+	uint64_t value;
+};
+
+/*
+ * The remote-call slot. turn: 0 = the guest's, 1 = the host's. Each side sets
+ * its `asleep` before it blocks on turn and the other wakes it only then.
+ */
+struct mon_remote {
+	uint32_t turn;
+	uint32_t host_asleep;
+	uint32_t guest_asleep;
+	uint32_t id;
+	uint64_t arg[5];
+	int64_t status;
+	uint64_t value;
+};
+
+/* Pseudo call numbers of the remote slot: not hypercalls, a guest cannot reach them through the gate. */
+#define MON_REMOTE_READY 0xff000000u /* the context is built and sealed; arg0 = 0 or a negative errno, arg1 = step */
+#define MON_REMOTE_FATAL 0xff000001u /* mvcpu.fatal is filled in */
+
+enum mon_fatal_kind {
+	MON_FATAL_NONE,
+	MON_FATAL_TRAP,	   /* trap without an entry point; regs has vector, error, addr */
+	MON_FATAL_DOUBLE,  /* double fault that could not be delivered */
+	MON_FATAL_SYSCALL, /* forbidden system call; arg0 = number, arg1 = AUDIT_ARCH */
+	MON_FATAL_MONITOR, /* a fault inside the monitor; arg0 = line or signal */
+};
+
+struct mon_fatal {
+	uint32_t kind;
+	uint32_t reserved;
+	uint64_t arg[2];
+	struct keel_frame regs;
+};
+
+struct mon_entry {
+	uint64_t entry;
+	uint64_t stack;
+};
+
+struct mon_count {
+	uint64_t calls, errors, work;
+};
+
+/* Private half of a vCPU, at MON_PRIVATE in its block. */
+struct mvcpu {
+	uint64_t guest_rsp;
+	uint64_t stack;
+	uint32_t attn;
+	uint32_t dump_pending; /* set by the host or by event_dump */
+	uint64_t guest_rbp;    /* with guest_rsp: where a backtrace of a calling guest starts */
+	struct mon *mon;
+	struct keel_vcpu *page;
+	uint32_t id;
+	uint32_t dumping;	   /* the dump event was delivered and has not returned */
+	uint64_t iret_cs, iret_ss; /* selectors of guest-kernel mode on this backend */
+	struct keel_frame cur;	   /* context the exit path resumes */
+	uint32_t kick_seq;	   /* moves with every kick; vcpu_wait blocks on it */
+	uint32_t in_multicall;
+	struct mon_entry entry[KEEL_CLASS_COUNT];
+	uint64_t timer_deadline; /* guest ns, KEEL_TIME_NEVER = off */
+	uint64_t work;		 /* of the running call, for STATS */
+	uint32_t calls_made;	 /* trace position */
+	uint32_t reserved;
+	struct mon_trace trace[MON_TRACE];
+	struct mon_count count[MON_MAX_CALLS];
+	struct mon_fatal fatal;
+	struct mon_remote remote __attribute__((aligned(64)));
+	uint64_t backend[16]; /* the backend's own */
+	union {
+		struct keel_mmu_record mmu[MON_BATCH];
+		struct keel_event_record event[KEEL_EVENT_BATCH_MAX];
+		struct keel_multicall multi[MON_BATCH];
+		uint8_t bytes[4096];
+	} copy; /* where batches are copied to, once */
+};
+
+/* Fixed parts of an address space's tree; see as.c. */
+struct as {
+	uint64_t *root;
+	uint64_t tracked; /* pages under HARVEST */
+};
+
+#define MON_MAX_BOOT 64
+
+/* Partition-wide state. The host fills the first part before the context is sealed. */
+struct mon {
+	uint64_t ram_size;
+	uint64_t abi_gpa, abi_size;
+	uint8_t *ram;			/* the monitor's own view of RAM */
+	const struct keel_clock *clock; /* the monitor's view of the clock page */
+	uint64_t offered[KEEL_FEATURE_WORDS];
+	uint64_t entry, start_va, gate_va;
+	uint32_t vcpus;
+	uint32_t boot_records;
+	struct keel_mmu_record boot_map[MON_MAX_BOOT];
+	char host_id[32];
+	uint32_t source_port[KEEL_SOURCE_COUNT]; /* port bit + 1; 0 = unbound */
+
+	/* Page-table arena. */
+	uint8_t *arena;
+	uint64_t arena_pages;
+	uint32_t *table_live; /* entries in use, by table; free tables: next free + 1 */
+	uint32_t table_free;  /* head of the free list + 1 */
+	uint32_t table_used;  /* tables ever handed out */
+	uint32_t tables;      /* tables in use */
+	uint8_t *hostlog;     /* one bit per RAM page the monitor wrote while pages are tracked */
+
+	/* From here on the monitor's own. */
+	uint64_t accepted[KEEL_FEATURE_WORDS];
+	uint64_t callable; /* bit per extension that may be called now */
+	bool frozen;
+	struct as as0;
+	uint64_t console_gpa; /* registered ring, ~0 = none */
+	uint64_t port_used[64];
+	uint8_t port_gen[KEEL_EVENT_BITS];
+
+	uint8_t backend[512]; /* the backend's own */
+};
+
+struct keel_ret_ {
+	int64_t status;
+	uint64_t value;
+};
+typedef struct keel_ret_ mret;
+
+#define MRET(s, v) ((mret){ (s), (v) })
+#define MERR(code, at) MRET(KEEL_STATUS(code, at), 0)
+
+static inline struct mvcpu *mv_of(struct keel_vcpu *page)
+{
+	return (struct mvcpu *)((uint8_t *)page + MON_PRIVATE);
+}
+
+/* core.c */
+struct keel_ret_ mon_dispatch(uint64_t id, const uint64_t *arg);
+void mon_init(struct mon *m);
+void mon_vcpu_init(struct mon *m, struct mvcpu *v, struct keel_vcpu *page, uint32_t id);
+bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len);
+bool mon_copy_in(const struct mon *m, void *dst, uint64_t gpa, uint64_t len);
+bool mon_copy_out(struct mon *m, uint64_t gpa, const void *src, uint64_t len);
+
+/* One handler per served call, named after it; missing ones do not link. */
+#define A(kind, name) 0
+#define Z 0
+#define KEEL_EXT(...)
+#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) \
+	mret mon_##name(struct mvcpu *v, const uint64_t *a);
+#include "hypercalls.def"
+#undef A
+#undef Z
+#undef KEEL_EXT
+#undef KEEL_CALL
+
+/* trap.c: what becomes of v->cur before it runs. */
+void mon_exit(struct mvcpu *v);
+/* Deliver a trap to v->cur, or end the partition when there is nowhere to. */
+void mon_trap(struct mvcpu *v, uint32_t vector, uint64_t error, uint64_t addr);
+
+/* mmu.c */
+int64_t mon_boot_map(struct mvcpu *v);
+
+/* event.c */
+void mon_send(struct mvcpu *v, uint32_t bit);
+void mon_timer_fired(struct mvcpu *v);
+uint64_t mon_now(struct mvcpu *v);
+
+/* as.c: the tree is the authoritative page table (architecture decision 11). */
+#define PTE_P KEEL_U64(0x001)
+#define PTE_W KEEL_U64(0x002)
+#define PTE_D KEEL_U64(0x040)
+#define PTE_PS KEEL_U64(0x080)
+#define PTE_TRACK KEEL_U64(0x200) /* under HARVEST; not writable in the cache until dirty */
+#define PTE_NX (KEEL_U64(1) << 63)
+#define PTE_ADDR KEEL_U64(0x000ffffffffff000)
+
+void as_init(struct mon *m, struct as *as);
+uint64_t as_lookup(struct mon *m, struct as *as, uint64_t va);
+/* Each returns the pages done; fewer than asked: NOMEM for map, a hole for protect. */
+uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_t pages, uint64_t pte_flags);
+uint64_t as_unmap(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t *present, uint64_t *written);
+uint64_t as_protect(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t pte_flags);
+/* Change flag bits of mapped 4 KiB pages of a range; splits large ones. Pages done, fewer = NOMEM. */
+uint64_t as_flags(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t set, uint64_t clear);
+/*
+ * Longest run from the first mapped page at or above va, before end, whose
+ * pages continue each other (same flags, next GPA), at most max pages.
+ * Returns pages, 0 = none; *va and *pte describe its first page.
+ */
+uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64_t max, uint64_t *pte);
+
+static inline uint32_t pte_prot(uint64_t pte)
+{
+	return KEEL_PROT_R | (pte & PTE_W ? KEEL_PROT_W : 0) | (pte & PTE_NX ? 0 : KEEL_PROT_X);
+}
+
+/* Protection the cache may have now: a tracked clean page must fault on write. */
+static inline uint32_t pte_cache_prot(uint64_t pte)
+{
+	uint32_t prot = pte_prot(pte);
+
+	return (pte & (PTE_TRACK | PTE_D)) == PTE_TRACK ? prot & ~KEEL_PROT_W : prot;
+}
+
+/*
+ * mmu.c: a fault of the guest at va; true when the cache was behind the tree
+ * (or the page was clean under HARVEST) and the access can be retried. Sets
+ * *error to the normalised page-fault code otherwise.
+ */
+bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *error);
+
+/* gate.S */
+#define MON_SYMBOL __attribute__((visibility("hidden"))) /* same image: no GOT */
+extern char mon_text_start[] MON_SYMBOL, mon_text_end[] MON_SYMBOL;
+extern char gate_check[] MON_SYMBOL, gate_ret[] MON_SYMBOL, gate_ret_end[] MON_SYMBOL, gate_load_rip[] MON_SYMBOL;
+extern char mon_resume[] MON_SYMBOL, mon_resume_load[] MON_SYMBOL, mon_resume_end[] MON_SYMBOL;
+
+/*
+ * What a backend gives the monitor. Map, unmap and protect act on the cache
+ * (VMAs, hardware tables); they cannot fail: a cache that is full is emptied.
+ */
+void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, bool populate);
+void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages);
+void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot);
+uint64_t mb_now(struct mvcpu *v);				/* guest ns without the clock page */
+void mb_timer(struct mvcpu *v, uint64_t deadline);		/* guest ns; KEEL_TIME_NEVER disarms */
+bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline); /* until kick_seq != seq; false: deadline passed */
+void mb_yield(struct mvcpu *v);
+mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg);
+void mb_doorbell(struct mvcpu *v);
+bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages);
+bool mb_populate(struct mvcpu *v, uint64_t gpa, uint64_t pages);
+void mb_fatal(struct mvcpu *v) __attribute__((noreturn)); /* report v->fatal and stop */
+
+#endif /* !__ASSEMBLER__ */
+
+#endif
