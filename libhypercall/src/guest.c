@@ -247,6 +247,18 @@ keel_u64 keel_time(void)
 	return keel_must(keel_time_read());
 }
 
+keel_u64 keel_wall_time(void)
+{
+	const struct keel_abi_pages *abi = keel_start_abi(start_info);
+	struct keel_clock_sample s = { 0 };
+
+	if (!abi)
+		return 0;
+	/* Whether the page is valid does not matter here. */
+	keel_clock_sample((const struct keel_clock *)abi->clock_va, &s);
+	return s.wall_ns ? s.wall_ns + keel_time() : 0;
+}
+
 void keel_wait(void)
 {
 	struct keel_ret ret = keel_vcpu_wait(KEEL_TIME_NEVER);

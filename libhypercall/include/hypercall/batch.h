@@ -6,8 +6,9 @@
  * Order is kept, so a batch means what the calls one after the other would.
  * An operation joins the last record only, and only where the result is the
  * same: equal operation, protection and flags, the range right behind it (or
- * right before it, for page-wise work going downwards), and for MAP
- * contiguous guest-physical memory too.
+ * right before it, for page-wise MAP and UNMAP going downwards), and for MAP
+ * contiguous guest-physical memory too. A range the host rejects as a whole, such as
+ * one outside the guest's addresses, takes the run it was joined to with it.
  */
 #ifndef HYPERCALL_BATCH_H
 #define HYPERCALL_BATCH_H

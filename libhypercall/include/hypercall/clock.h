@@ -19,6 +19,9 @@ struct keel_clock_sample {
 
 /**
  * keel_clock_sample - copy the clock page
+ * @clock: the page
+ * @s: filled in, also when the page is not valid: wall_ns holds all the same
+ *
  * Returns false when the page is not valid, or stays in the middle of an update for
  * unreasonably long; time_read works then.
  */

@@ -145,6 +145,9 @@ keel_s64 keel_timer_at(keel_u64 ns);
 /* Guest time in ns, from the clock page when it is valid. */
 keel_u64 keel_time(void);
 
+/* Nanoseconds since 1970-01-01 UTC; 0 when the host does not say. */
+keel_u64 keel_wall_time(void);
+
 /**
  * keel_wait - idle until an event is pending, handle it, leave IF on
  *
