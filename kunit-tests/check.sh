@@ -106,12 +106,12 @@ plant_module() {
 	mkdir "$work/plant"
 	cp kunit-tests/testhost/planted.c "$work/plant/"
 	echo "obj-m := planted.o" >"$work/plant/Kbuild"
-	echo "ccflags-y := -I$PWD/abi/include $1" >>"$work/plant/Kbuild"
+	echo "ccflags-y := -I$PWD/abi/include -I$PWD/libhypercall/include $1" >>"$work/plant/Kbuild"
 	timeout 300 make -C "$kdir" "M=$work/plant" C=2 "CF=$CF" modules
 }
 
 plant_program() {
-	cgcc -std=gnu11 -Wall -Wextra -Werror -Iabi/include ${1:+"$1"} -c -o "$work/planted.o" \
+	cgcc -std=gnu11 -Wall -Wextra -Werror -Iabi/include -Ilibhypercall/include ${1:+"$1"} -c -o "$work/planted.o" \
 		kunit-tests/testhost/planted.c
 }
 
@@ -125,6 +125,50 @@ check_sparse() {
 	must "reading shared memory through its accessor passes in a program" plant_program ""
 	refuses "a planted dereference of shared memory fails in a program" "dereference of noderef" \
 		plant_program -DPLANT
+}
+
+# Message types that are off. In the suites:
+#   MACRO_WITH_FLOW_CONTROL	kunit_oot.h's macro defines functions, and these return
+#   EXPORT_SYMBOL	core.c exports what the shared sources, which know nothing of modules, define
+# and in code that also builds outside the kernel, whose words it must not use:
+#   SPDX_LICENSE_TAG	the place of the tag is held by the licence gate
+#   PREFER_DEFINED_ATTRIBUTE_MACRO, VOLATILE, CONST_READ_MOSTLY	no compiler_attributes.h, no READ_ONCE
+#   NEW_TYPEDEFS	GPAs, ports and AS handles are types of their own, so that mixing them does not compile
+#   PREFER_KERNEL_TYPES	stdint.h is what there is
+#   COMPLEX_MACRO, MACRO_WITH_FLOW_CONTROL, MULTISTATEMENT_MACRO_USE_DO_WHILE, TRAILING_SEMICOLON
+#	tables made by X-macros from hypercalls.def
+IGNORE_SUITES=MACRO_WITH_FLOW_CONTROL,EXPORT_SYMBOL
+IGNORE_OTHERS=SPDX_LICENSE_TAG,PREFER_DEFINED_ATTRIBUTE_MACRO,VOLATILE,NEW_TYPEDEFS,COMPLEX_MACRO
+
+checkpatch() {
+	tree=$("$host/kernel.sh" source "$out/cache") || return
+	"$tree/scripts/checkpatch.pl" --no-tree --no-summary --terse --show-types \
+		--max-line-length=120 --typedefsfile "$work/typedefs" --file "$@"
+}
+
+suites_style() {
+	# shellcheck disable=SC2046 # no name here has a space
+	checkpatch --strict --ignore "$IGNORE_SUITES" Kbuild $(find kunit-tests -name '*.[ch]')
+}
+
+others_style() {
+	# shellcheck disable=SC2046
+	checkpatch --ignore "$IGNORE_OTHERS" $(find . \
+		\( -path "./$out" -o -path ./build -o -path ./.git -o -path ./kunit-tests \) -prune -o -name '*.[ch]' -print)
+}
+
+bad_style() {
+	printf '%s\n' '// SPDX-License-Identifier: GPL-2.0-only' 'int f( int a )' '{' '  return(a);' '}' >"$work/bad.c"
+	checkpatch --strict --ignore "$IGNORE_SUITES" "$work/bad.c"
+}
+
+check_checkpatch() {
+	plan 3
+	# The ABI's types, with the address space that may follow one: checkpatch takes patterns.
+	printf 'keel_[us](?:8|16|32|64)(?:\\s+__pvshared)?\nkeel_(?:gpa|port|as)_t\n' >"$work/typedefs"
+	must "suites, strictly" suites_style
+	must "ABI, library, HAL, samples, host" others_style
+	refuses "badly styled code is refused" "ERROR:SPACING" bad_style
 }
 
 check_test_modules() {
@@ -165,11 +209,12 @@ judge_the_judge() {
 			return 1
 		fi
 	done <<-END
-		a failed case|0,/    ok 2 /s//    not ok 2 /
-		a missing result|0,/    ok 2 /{/    ok 2 /d}
+		a failed parameter|0,/|  *ok 2 /s//|             not ok 2 /
+		a failed case|0,/| \\{5\\}ok 2 /s//|     not ok 2 /
+		a missing result|0,/| \\{5\\}ok 2 /{/| \\{5\\}ok 2 /d}
 		a missing plan|0,/    1\.\./{/    1\.\./d}
 		a failed suite|0,/| ok 1 /s//| not ok 1 /
-		a skipped case|0,/    ok 1 .*/s//& # SKIP/
+		a skipped case|0,/| \\{5\\}ok 2 .*/s//& # SKIP/
 		a suite that never ran|/begin keel_batch_test/,/end keel_batch_test/d
 		a module that did not unload|s/\(end unload-keel_core\) 0/\1 1/
 		a cut log|/@keel finish/d

@@ -11,17 +11,17 @@
 #include <kunit/test.h>
 
 #undef kunit_test_suites
-#define kunit_test_suites(suites...)                                                    \
-	static struct kunit_suite *keel_suites[] = { suites };                          \
-	static int __init keel_suites_init(void)                                        \
-	{                                                                               \
+#define kunit_test_suites(suites...)                                                   \
+	static struct kunit_suite *keel_suites[] = { suites };                         \
+	static int __init keel_suites_init(void)                                       \
+	{                                                                              \
 		return __kunit_test_suites_init(keel_suites, ARRAY_SIZE(keel_suites)); \
-	}                                                                               \
-	static void __exit keel_suites_exit(void)                                       \
-	{                                                                               \
-		__kunit_test_suites_exit(keel_suites, ARRAY_SIZE(keel_suites));         \
-	}                                                                               \
-	module_init(keel_suites_init);                                                  \
+	}                                                                              \
+	static void __exit keel_suites_exit(void)                                      \
+	{                                                                              \
+		__kunit_test_suites_exit(keel_suites, ARRAY_SIZE(keel_suites));        \
+	}                                                                              \
+	module_init(keel_suites_init);                                                 \
 	module_exit(keel_suites_exit)
 
 #endif

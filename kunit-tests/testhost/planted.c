@@ -4,7 +4,7 @@
  * Built only by that gate, with and without the mistake, as a module and as a
  * program.
  */
-#include <keel/types.h>
+#include <hypercall/compat.h>
 
 #ifdef __KERNEL__
 #include <linux/module.h>
@@ -17,6 +17,6 @@ keel_u32 planted(const keel_u32 __pvshared *word)
 #ifdef PLANT
 	return *word;
 #else
-	return *(const volatile keel_u32 keel_force *)word;
+	return keel_shared_load32(word);
 #endif
 }

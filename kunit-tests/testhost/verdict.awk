@@ -36,6 +36,9 @@ function begin(section)
 function line(text)
 {
 	body[name] = body[name] "    " text "\n"
+	# At whatever depth: a parameter of a case, a step of a test.
+	if (text ~ /^ *not ok/ && text !~ /# XFAIL|# TODO/)
+		fail("failed: " text)
 	if (kind[name] == "suite") {
 		# KUnit nests the cases in the suite's own result
 		if (text ~ /^(not )?ok [0-9]+ /) {
@@ -56,8 +59,7 @@ function line(text)
 		if (text ~ /# SKIP/) {
 			if (kind[name] == "suite" || text ~ /# SKIP *$/)
 				fail("skipped without need: " text)
-		} else if (text ~ /^not ok/ && text !~ /# XFAIL|# TODO/)
-			fail("failed: " text)
+		}
 		n = text
 		sub(/^(not )?ok /, "", n)
 		if (n + 0 != results[name])

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * keel_core.ko: the shared C of libhypercall, unchanged, for kernel code that
+ * speaks the Keel ABI. The sources serve guests too and know nothing of
+ * modules, so what they offer is exported here.
+ */
+#include <linux/module.h>
+
+#include <hypercall/batch.h>
+#include <hypercall/clock.h>
+#include <hypercall/event.h>
+#include <hypercall/ring.h>
+#include <hypercall/start.h>
+#include <hypercall/status.h>
+
+EXPORT_SYMBOL_GPL(keel_batch_clear);
+EXPORT_SYMBOL_GPL(keel_batch_flush);
+EXPORT_SYMBOL_GPL(keel_batch_init);
+EXPORT_SYMBOL_GPL(keel_batch_map);
+EXPORT_SYMBOL_GPL(keel_batch_protect);
+EXPORT_SYMBOL_GPL(keel_batch_unmap);
+
+EXPORT_SYMBOL_GPL(keel_clock_mult);
+EXPORT_SYMBOL_GPL(keel_clock_ns);
+EXPORT_SYMBOL_GPL(keel_clock_sample);
+EXPORT_SYMBOL_GPL(keel_clock_scale);
+EXPORT_SYMBOL_GPL(keel_clock_ticks);
+
+EXPORT_SYMBOL_GPL(keel_ev_clear);
+EXPORT_SYMBOL_GPL(keel_ev_dispatch);
+EXPORT_SYMBOL_GPL(keel_ev_mask);
+EXPORT_SYMBOL_GPL(keel_ev_next);
+EXPORT_SYMBOL_GPL(keel_ev_pending);
+EXPORT_SYMBOL_GPL(keel_ev_send);
+EXPORT_SYMBOL_GPL(keel_ev_test);
+EXPORT_SYMBOL_GPL(keel_ev_unmask);
+
+EXPORT_SYMBOL_GPL(keel_ring_arm);
+EXPORT_SYMBOL_GPL(keel_ring_attach);
+EXPORT_SYMBOL_GPL(keel_ring_avail);
+EXPORT_SYMBOL_GPL(keel_ring_disarm);
+EXPORT_SYMBOL_GPL(keel_ring_must_kick);
+EXPORT_SYMBOL_GPL(keel_ring_pop);
+EXPORT_SYMBOL_GPL(keel_ring_push);
+EXPORT_SYMBOL_GPL(keel_ring_space_wanted);
+EXPORT_SYMBOL_GPL(keel_ring_unwant_space);
+EXPORT_SYMBOL_GPL(keel_ring_want_space);
+
+EXPORT_SYMBOL_GPL(keel_cmdline_get);
+EXPORT_SYMBOL_GPL(keel_start_abi);
+EXPORT_SYMBOL_GPL(keel_start_check);
+EXPORT_SYMBOL_GPL(keel_start_cmdline);
+EXPORT_SYMBOL_GPL(keel_start_cpu);
+EXPORT_SYMBOL_GPL(keel_start_entropy);
+EXPORT_SYMBOL_GPL(keel_start_find);
+EXPORT_SYMBOL_GPL(keel_start_linear);
+EXPORT_SYMBOL_GPL(keel_start_memmap);
+EXPORT_SYMBOL_GPL(keel_start_module);
+EXPORT_SYMBOL_GPL(keel_start_ram);
+
+EXPORT_SYMBOL_GPL(keel_status_format);
+EXPORT_SYMBOL_GPL(keel_status_name);
+EXPORT_SYMBOL_GPL(keel_status_valid);
+
+MODULE_DESCRIPTION("Keel hypercall ABI: shared code");
+MODULE_LICENSE("GPL");
