@@ -17,9 +17,8 @@
 #define NS_PER_S UINT64_C(1000000000)
 #define CLOCKSOURCE "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
-#define FIRST_REFRESH (100 * NS_PER_MS) /* the first slope is the least sure */
-#define STEADY_ERROR 500		/* ns: a refresh that finds less found nothing */
-#define MIN_BASELINE NS_PER_MS		/* what a frequency can be measured over */
+#define STEADY_ERROR 500       /* ns: a refresh that finds less found nothing */
+#define MIN_BASELINE NS_PER_MS /* what a frequency can be measured over */
 
 static struct clock_sample early;
 

@@ -11,6 +11,8 @@
 
 #include <keel/time.h>
 
+#define CLOCK_FIRST_REFRESH UINT64_C(100000000) /* ns: the first slope is the least sure */
+
 /* One TSC value and the CLOCK_MONOTONIC nanoseconds that belong to it. */
 struct clock_sample {
 	uint64_t tsc, ns;

@@ -1,0 +1,70 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The partition's console on this process's stdin and stdout. It outlives
+ * restarts: one console, one partition after the other bound to it.
+ *
+ * All output passes through one bounded buffer, in the order it was made. When
+ * stdout is slow the buffer fills, the ring is left alone and the guest sees it
+ * full; early writes wait. Neither can make the host's memory grow.
+ */
+#ifndef KEEL_HOST_CONSOLE_H
+#define KEEL_HOST_CONSOLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <keel/console.h>
+
+#include "log.h"
+
+struct console;
+struct partition;
+
+enum console_key {
+	CONSOLE_NONE,
+	CONSOLE_QUIT, /* Ctrl-A x */
+	CONSOLE_DUMP, /* Ctrl-A d */
+};
+
+/* Main thread. Makes a terminal raw until console_close(), or whatever else ends the process. */
+struct console *console_open(int in_fd, int out_fd, struct error *e);
+void console_close(struct console *c);
+
+/* Main thread: whose console this is; NULL between partitions, which takes back a ring. */
+void console_bind(struct console *c, struct partition *p);
+
+/* Main thread. Readable when console_service() has something to do. */
+int console_fd(const struct console *c);
+
+/* Main thread: move what can be moved without blocking. Also after a doorbell. */
+enum console_key console_service(struct console *c);
+
+/* Main thread: milliseconds until console_service() is wanted anyway, -1 = never. */
+int console_timeout(struct console *c);
+
+/* Main thread: the terminal's size changed; the process was continued, or is about to be stopped. */
+void console_resize(struct console *c);
+void console_resume(struct console *c);
+void console_suspend(struct console *c);
+
+/* Main thread: the partition is being stopped; early writes no longer wait. */
+void console_release(struct console *c);
+
+/**
+ * console_flush - deliver what the guest put out before it ended
+ * @abort_fd: give up when this is readable; -1 = nothing
+ * @timeout_ms: give up after so long, -1 = never
+ *
+ * Main thread, nothing of the partition runs any more. False when it gave up.
+ */
+bool console_flush(struct console *c, int abort_fd, int timeout_ms);
+
+/* Any thread: early output of n <= KEEL_CONSOLE_WRITE_MAX bytes. May wait for room. */
+void console_write(struct console *c, const uint64_t *words, size_t n);
+
+/* Any thread. False when a ring is registered already. */
+bool console_attach(struct console *c, struct keel_console_ring *ring);
+void console_detach(struct console *c);
+
+#endif

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Remote calls. The monitor that forwards them is inside the guest's context
+ * and may be the guest's by now, so everything is checked here as if no one had.
+ */
+#include <string.h>
+
+#include "calls.h"
+#include "console.h"
+#include "log.h"
+#include "partition.h"
+
+struct remote_call {
+	struct partition *p;
+	unsigned int vcpu;
+	const uint64_t *arg;
+	uint64_t *value;
+};
+
+static int64_t base_shutdown(struct remote_call *c)
+{
+	static const enum outcome_kind kinds[] = {
+		[KEEL_SHUTDOWN_POWEROFF] = OUTCOME_POWEROFF,
+		[KEEL_SHUTDOWN_RESTART] = OUTCOME_RESTART,
+	};
+	struct outcome o = { .kind = OUTCOME_NONE };
+
+	if (c->arg[0] >= sizeof(kinds) / sizeof(kinds[0]))
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(1));
+	if (c->arg[1] > KEEL_SHUTDOWN_CODE_MAX)
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	o.kind = kinds[c->arg[0]];
+	o.code = (uint32_t)c->arg[1];
+	partition_end(c->p, &o);
+	return KEEL_OK;
+}
+
+static int64_t base_ping(struct remote_call *c)
+{
+	*c->value = c->arg[0];
+	return KEEL_OK;
+}
+
+static int64_t console_write_call(struct remote_call *c)
+{
+	if (!c->arg[0] || c->arg[0] > KEEL_CONSOLE_WRITE_MAX)
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(1));
+	console_write(c->p->console, &c->arg[1], c->arg[0]);
+	return KEEL_OK;
+}
+
+static int64_t console_setup_call(struct remote_call *c)
+{
+	uint64_t gpa = c->arg[0], size = c->arg[1];
+
+	if (gpa % KEEL_PAGE_SIZE || (!size && gpa))
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(1));
+	if (size && size != KEEL_CONSOLE_RING_SIZE)
+		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (!size) {
+		console_detach(c->p->console);
+		return KEEL_OK;
+	}
+	if (gpa >= c->p->ram_size) /* a page at a page boundary: no more can be wrong */
+		return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_ARG(1));
+	if (!console_attach(c->p->console, (struct keel_console_ring *)(c->p->ram + gpa)))
+		return KEEL_STATUS(KEEL_E_EXIST, KEEL_AT_ARG(1));
+	return KEEL_OK;
+}
+
+static int64_t crash(struct remote_call *c)
+{
+	struct outcome o = { .kind = OUTCOME_CRASH };
+	uint64_t reason = c->arg[0], len = c->arg[2];
+
+	if (reason > KEEL_CRASH_REASON_MAX)
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(1));
+	if (len > KEEL_CRASH_MESSAGE_MAX)
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(3));
+	if (len && !partition_copy_from(c->p, o.crash.message, c->arg[1], len))
+		return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_ARG(2));
+	o.crash.message[len] = '\0';
+	/* A message may hold any bytes; a NUL shall not hide what follows it. */
+	for (uint64_t i = 0; i < len; i++)
+		if (!o.crash.message[i])
+			o.crash.message[i] = ' ';
+	o.crash.guest_call = true;
+	o.crash.guest_reason = (uint32_t)reason;
+	o.crash.word[0] = c->arg[3];
+	o.crash.word[1] = c->arg[4];
+	strcpy(o.crash.reason, "the guest reported a fatal error");
+	partition_end(c->p, &o);
+	return KEEL_OK;
+}
+
+static const struct {
+	uint32_t id;
+	int64_t (*serve)(struct remote_call *c);
+} served[] = {
+	{ KEEL_CALL_BASE_SHUTDOWN, base_shutdown },
+	{ KEEL_CALL_BASE_PING, base_ping },
+	{ KEEL_CALL_CONSOLE_WRITE, console_write_call },
+	{ KEEL_CALL_CONSOLE_SETUP, console_setup_call },
+	{ KEEL_CALL_CRASH, crash },
+};
+
+int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t id, const uint64_t arg[5],
+			      uint64_t *value)
+{
+	const struct call_info *info = call_find(id);
+	struct remote_call c = { .p = p, .vcpu = vcpu, .arg = arg, .value = value };
+
+	*value = 0;
+	if (!info)
+		return KEEL_STATUS(KEEL_E_NOSYS, 0);
+	for (size_t i = 0; i < sizeof(served) / sizeof(served[0]); i++) {
+		if (served[i].id != id)
+			continue;
+		for (unsigned int n = info->args; n < 5; n++)
+			if (arg[n])
+				return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(n + 1));
+		return served[i].serve(&c);
+	}
+	return KEEL_STATUS(KEEL_E_NOTSUP, 0);
+}
