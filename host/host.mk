@@ -6,9 +6,9 @@ HOST_LIBH := ring event status
 HOST_OBJS := $(addprefix $(O)/host/,$(HOST_SRC:=.o) $(HOST_LIBH:%=hc_%.o))
 HOST_CFLAGS = $(HOSTCFLAGS) -D_GNU_SOURCE -MMD -MP
 
-# Backends add their objects to HOST_BACKEND_OBJS and libraries to HOST_BACKEND_LIBS.
+# Backends add their objects to HOST_BACKEND_OBJS. libseccomp compiles the filters of the sandbox.
 HOST_BACKEND_OBJS :=
-HOST_BACKEND_LIBS :=
+HOST_BACKEND_LIBS := -lseccomp
 -include host/backend/ring3/ring3.mk
 
 ALL += $(O)/keel
