@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: MIT */
+/* Between the common part of the HAL and its flavours; not for kernels. */
+#ifndef HAL_CORE_H
+#define HAL_CORE_H
+
+#include <hal/hal.h>
+
+#define HAL_ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* What the common part offers to the flavours. */
+
+/* Run the handler of frame->vector; does not come back if the trap cannot be resumed. */
+void hal_core_trap(struct hal_frame *frame);
+
+/* Run the handlers of the lines that `next` yields until it answers -1, then the exit hook. */
+void hal_core_irq(struct hal_frame *frame, int (*next)(void));
+
+extern unsigned int hal_core_lazy_depth; /* read by hal_mark() */
+
+/* Is the HAL in a lazy section, as seen from the running context? */
+bool hal_core_lazy(void);
+
+/* The memory map, sorted. Types later added override earlier ones where they overlap. */
+void hal_core_memmap_add(uint64_t pa, uint64_t len, enum hal_mem_type type);
+/* True when [pa, pa + len) is memory of any kind but RESERVED. */
+bool hal_core_is_memory(uint64_t pa, uint64_t len);
+
+/* What the flavours implement for the common part. */
+
+/* Arguments are checked; inside lazy sections they may put work off. */
+int hal_flavour_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags);
+int hal_flavour_unmap(uint64_t va, uint64_t len);
+int hal_flavour_protect(uint64_t va, uint64_t len, unsigned int prot);
+
+/* Let a line through, or hold it. */
+int hal_flavour_irq_mask(enum hal_irq irq, bool mask);
+
+/* The end, after a message: frame is NULL when no trap is the cause. */
+void hal_flavour_crash(const char *message, const struct hal_frame *frame) __attribute__((noreturn));
+
+#endif

@@ -1,0 +1,26 @@
+# SPDX-License-Identifier: MIT
+# samples: small kernels, one idea each. HAL=native builds those that run on
+# bare x86-64 too, into $(O)/samples/native; `all` builds both flavours.
+
+HAL ?= pv
+SAMPLES_BOTH := clock pages traps
+SAMPLES_HAL := $(SAMPLES_BOTH) $(patsubst samples/%.c,%,$(wildcard samples/shell.c))
+SAMPLES_PV := $(SAMPLES_HAL:%=$(O)/samples/%.elf)
+SAMPLES_NATIVE := $(patsubst %,$(O)/samples/native/%.elf,hello $(SAMPLES_HAL))
+
+ALL += $(SAMPLES_PV) $(SAMPLES_NATIVE)
+
+.PHONY: samples
+samples: $(if $(filter native,$(HAL)),$(SAMPLES_NATIVE),$(SAMPLES_PV) $(O)/samples/hello.elf) ## The samples of one HAL flavour: HAL=pv or HAL=native
+
+$(SAMPLES_PV): $(O)/samples/%.elf: samples/%.c $(O)/libkeelhal-pv.a $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HAL_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< \
+		-Wl,--start-group $(O)/libkeelhal-pv.a $(GUEST_LIBS) -Wl,--end-group
+
+$(SAMPLES_NATIVE): $(O)/samples/native/%.elf: samples/%.c $(O)/libkeelhal-native.a $(HALDIR)/native/native.ld
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HAL_NATIVE_CFLAGS) -nostdlib -static -Wl,-T,$(HALDIR)/native/native.ld -Wl,-z,max-page-size=4096 \
+		-Wl,--build-id=none -Wl,-u,hal_pvh_entry -MMD -MP -MF $(@:.elf=.d) -o $@ $< $(O)/libkeelhal-native.a
+
+-include $(SAMPLES_PV:.elf=.d) $(SAMPLES_NATIVE:.elf=.d)
