@@ -15,6 +15,7 @@ _Static_assert(offsetof(struct mvcpu, guest_rbp) == MV_GUEST_RBP, "gate.S");
 _Static_assert(offsetof(struct mvcpu, iret_cs) == MV_IRET_CS, "gate.S");
 _Static_assert(offsetof(struct mvcpu, iret_ss) == MV_IRET_SS, "gate.S");
 _Static_assert(offsetof(struct mvcpu, cur) == MV_CUR, "gate.S");
+_Static_assert(offsetof(struct mvcpu, entry[KEEL_CLASS_EVENT].entry) == MV_EVENT_ENTRY, "gate.S");
 _Static_assert(sizeof(struct mvcpu) <= MON_STACK_TOP - MON_PRIVATE - 0x4000, "room for the monitor's stack");
 _Static_assert(KEEL_CALL_COUNT <= MON_MAX_CALLS, "mvcpu.count");
 
@@ -380,12 +381,12 @@ mret mon_stats_read(struct mvcpu *v, const uint64_t *a)
 
 	if (buf % 8)
 		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(1));
-	if (!mon_range_ok(v->mon, buf, len))
-		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(1));
 	if (len % sizeof(struct keel_stats_entry))
 		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
 	if (first > KEEL_CALL_COUNT)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(3));
+	if (!mon_range_ok(v->mon, buf, len))
+		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(1));
 	if (n > KEEL_CALL_COUNT - first)
 		n = KEEL_CALL_COUNT - first;
 	for (done = 0; done < n; done++) {

@@ -30,13 +30,12 @@ static int64_t port_bit(struct mvcpu *v, uint64_t port, int at, uint32_t *bit)
 	return KEEL_OK;
 }
 
-static mret port_new(struct mvcpu *v, uint64_t priority, int at)
+/* priority is one of the four */
+static mret port_new(struct mvcpu *v, uint64_t priority)
 {
 	struct mon *m = v->mon;
 	uint32_t word, last, bit;
 
-	if (priority >= KEEL_EVENT_PRIORITIES)
-		return MERR(KEEL_E_RANGE, at);
 	word = priority * (KEEL_EVENT_BITS_PER_PRIORITY / 64);
 	last = word + KEEL_EVENT_BITS_PER_PRIORITY / 64;
 	while (word < last && !~m->port_used[word])
@@ -51,7 +50,9 @@ static mret port_new(struct mvcpu *v, uint64_t priority, int at)
 
 mret mon_event_alloc(struct mvcpu *v, const uint64_t *a)
 {
-	return port_new(v, a[0], KEEL_AT_ARG(1));
+	if (a[0] >= KEEL_EVENT_PRIORITIES)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(1));
+	return port_new(v, a[0]);
 }
 
 mret mon_event_bind(struct mvcpu *v, const uint64_t *a)
@@ -61,9 +62,11 @@ mret mon_event_bind(struct mvcpu *v, const uint64_t *a)
 
 	if (a[0] >= KEEL_SOURCE_COUNT)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(1));
+	if (a[1] >= KEEL_EVENT_PRIORITIES)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
 	if (m->source_port[a[0]])
 		return MERR(KEEL_E_EXIST, KEEL_AT_ARG(1));
-	r = port_new(v, a[1], KEEL_AT_ARG(2));
+	r = port_new(v, a[1]);
 	if (r.status == KEEL_OK)
 		__atomic_store_n(&m->source_port[a[0]], KEEL_PORT_BIT(r.value) + 1, __ATOMIC_RELEASE);
 	return r;

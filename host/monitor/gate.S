@@ -49,8 +49,18 @@ gate:
 gate_check:
 	cmpl	$0, MV(MV_ATTN)
 	jne	gate_slow
+	cmpq	$0, %gs:KEEL_VCPU_PENDING
+	jne	1f
 gate_ret:
 	ret
+	/* Pending: deliverable now? (KEEL-CALL-15) */
+1:	cmpb	$0, %gs:KEEL_VCPU_IF
+	je	gate_ret
+	cmpl	$KEEL_SLOT_FREE, %gs:KEEL_VCPU_SLOT(KEEL_CLASS_EVENT) + KEEL_FRAME_STATE
+	jne	gate_ret
+	cmpq	$0, MV(MV_EVENT_ENTRY)
+	je	gate_ret
+	jmp	gate_slow
 gate_ret_end:
 	.cfi_endproc
 

@@ -183,14 +183,14 @@ mret mon_mmu_batch(struct mvcpu *v, const uint64_t *a)
 	uint64_t n = count < MON_BATCH ? count : MON_BATCH, value;
 	int64_t status;
 
-	if (as)
-		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (records % 8)
 		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
 	if (count > MON_BATCH_COUNT)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(3));
 	if (flags)
 		return MRET(KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_ARG(4), __builtin_ctzll(flags)), 0);
+	if (as)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (!mon_range_ok(v->mon, records, count * sizeof(struct keel_mmu_record)))
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(2));
 	mon_copy_in(v->mon, v->copy.mmu, records, n * sizeof(struct keel_mmu_record));
@@ -202,10 +202,10 @@ mret mon_mmu_query(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pte;
 
-	if (a[0])
-		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (a[1] % KEEL_PAGE_SIZE)
 		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (a[0])
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (!guest_range(a[1], KEEL_PAGE_SIZE))
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
 	pte = as_lookup(v->mon, &v->mon->as0, a[1]);
@@ -278,15 +278,21 @@ bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *e
 
 /* HARVEST */
 
-/* Common checks; *pages is what this call will work off. */
-static int64_t harvest_check(const uint64_t *a, uint64_t *pages)
+/*
+ * Checks all three share; `form` is what the call's own fourth argument looks like,
+ * whose turn comes between the form of the others and what they name
+ * (KEEL-CALL-09). *pages is what this call will work off.
+ */
+static int64_t harvest_check(const uint64_t *a, int64_t form, uint64_t *pages)
 {
-	if (a[0])
-		return KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (a[1] % KEEL_PAGE_SIZE)
 		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(2));
 	if (!a[2] || a[2] % KEEL_PAGE_SIZE)
 		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(3));
+	if (form != KEEL_OK)
+		return form;
+	if (a[0])
+		return KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (!guest_range(a[1], a[2]))
 		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(2));
 	*pages = a[2] / KEEL_PAGE_SIZE;
@@ -322,17 +328,18 @@ static mret harvest_flags(struct mvcpu *v, const uint64_t *a, uint64_t pages, ui
 mret mon_harvest_start(struct mvcpu *v, const uint64_t *a)
 {
 	struct mon *m = v->mon;
-	uint64_t pages, unknown = a[3] & ~KEEL_HARVEST_DIRTY;
-	int64_t status = harvest_check(a, &pages);
+	uint64_t pages, unknown = a[3] & ~(KEEL_HARVEST_DIRTY | KEEL_HARVEST_ACCESSED);
+	int64_t form = KEEL_OK, status;
 
+	if (unknown)
+		form = KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_ARG(4), __builtin_ctzll(unknown));
+	else if (a[3] & KEEL_HARVEST_ACCESSED)
+		form = KEEL_STATUS_BIT(KEEL_E_NOTSUP, KEEL_AT_ARG(4), __builtin_ctzll(KEEL_HARVEST_ACCESSED));
+	else if (!a[3])
+		form = KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(4));
+	status = harvest_check(a, form, &pages);
 	if (status != KEEL_OK)
 		return MRET(status, 0);
-	if (unknown)
-		return MRET(KEEL_STATUS_BIT(unknown & ~KEEL_HARVEST_ACCESSED ? KEEL_E_INVAL : KEEL_E_NOTSUP,
-					    KEEL_AT_ARG(4), __builtin_ctzll(unknown)),
-			    0);
-	if (!(a[3] & KEEL_HARVEST_DIRTY))
-		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(4));
 	if (!m->as0.tracked)
 		for (uint64_t i = 0; i < m->ram_size / KEEL_PAGE_SIZE / 8; i++)
 			m->hostlog[i] = 0;
@@ -342,7 +349,7 @@ mret mon_harvest_start(struct mvcpu *v, const uint64_t *a)
 mret mon_harvest_stop(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pages;
-	int64_t status = harvest_check(a, &pages);
+	int64_t status = harvest_check(a, KEEL_OK, &pages);
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
@@ -363,36 +370,33 @@ mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
 	struct mon *m = v->mon;
 	uint8_t *bits = v->copy.bytes;
 	uint64_t pages, bytes, va, end, pte, n, written = 0;
-	int64_t status = harvest_check(a, &pages);
-	mret r;
+	int64_t status = harvest_check(a, bitmap % 8 ? KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(4)) : KEEL_OK, &pages);
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
-	if (bitmap % 8)
-		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(4));
 	bytes = (pages + 63) / 64 * 8;
 	if (!mon_range_ok(m, bitmap, bytes))
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(4));
 	__builtin_memset(bits, 0, bytes);
-	va = a[1];
-	end = va + pages * KEEL_PAGE_SIZE;
-	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
-		/* A mapped page nobody tracks yet was mapped since: it counts as written. */
-		bool dirty = (pte & (PTE_TRACK | PTE_D)) != PTE_TRACK;
-
+	end = a[1] + pages * KEEL_PAGE_SIZE;
+	/*
+	 * A mapped page nobody tracks yet was mapped since: it counts as written.
+	 * Splitting large leaves for that can fail, so it comes before anything is re-armed.
+	 */
+	for (va = a[1]; (n = as_run(m, &m->as0, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE)
+		if (!(pte & PTE_TRACK) && as_flags(m, &m->as0, va, n, PTE_TRACK | PTE_D, 0) < n)
+			return MERR(KEEL_E_NOMEM, 0);
+	for (va = a[1]; (n = as_run(m, &m->as0, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE) {
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t at = (va - a[1]) / KEEL_PAGE_SIZE + i;
 
-			if (dirty || written_by_host(m, (pte & PTE_ADDR) + i * KEEL_PAGE_SIZE)) {
+			if (pte & PTE_D || written_by_host(m, (pte & PTE_ADDR) + i * KEEL_PAGE_SIZE)) {
 				bits[at / 8] |= 1 << at % 8;
 				written++;
 			}
 		}
-		va += n * KEEL_PAGE_SIZE;
 	}
-	r = harvest_flags(v, a, pages, PTE_TRACK, KEEL_BUG(14) ? 0 : PTE_D);
-	if (r.status != KEEL_OK)
-		return MRET(r.status, 0);
+	harvest_flags(v, a, pages, 0, KEEL_BUG(14) ? 0 : PTE_D);
 	mon_copy_out(m, bitmap, bits, bytes);
 	return MRET(KEEL_OK, pages | written << 32);
 }

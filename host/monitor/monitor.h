@@ -34,6 +34,7 @@
 #define MV_IRET_CS 0x38
 #define MV_IRET_SS 0x40
 #define MV_CUR 0x48
+#define MV_EVENT_ENTRY 0x120
 
 #define ATTN_LOOK 1   /* something may have become deliverable */
 #define ATTN_RESUME 2 /* leave through `cur`, not through the caller's return address */

@@ -54,12 +54,15 @@ void mon_exit(struct mvcpu *v)
 	struct keel_vcpu *page = v->page;
 
 	__atomic_store_n(&v->attn, 0, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&v->dump_pending, __ATOMIC_RELAXED) && v->entry[KEEL_CLASS_DUMP].entry &&
-	    slot_free(v, KEEL_CLASS_DUMP) && !v->dumping) {
-		v->dump_pending = 0;
-		v->dumping = 1;
-		enter(v, KEEL_CLASS_DUMP, 0, 0, 0);
-		return;
+	if (__atomic_load_n(&v->dump_pending, __ATOMIC_RELAXED) && !v->dumping) {
+		if (!v->entry[KEEL_CLASS_DUMP].entry) {
+			v->dump_pending = 0; /* KEEL-TRAP-22: not kept for later */
+		} else if (slot_free(v, KEEL_CLASS_DUMP)) {
+			v->dump_pending = 0;
+			v->dumping = 1;
+			enter(v, KEEL_CLASS_DUMP, 0, 0, 0);
+			return;
+		}
 	}
 	if (page->if_enabled && __atomic_load_n(&page->pending, __ATOMIC_ACQUIRE) && v->entry[KEEL_CLASS_EVENT].entry &&
 	    slot_free(v, KEEL_CLASS_EVENT))
@@ -84,6 +87,8 @@ void mon_trap(struct mvcpu *v, uint32_t vector, uint64_t error, uint64_t addr)
 		enter(v, KEEL_CLASS_TRAP, vector, error, addr);
 		return;
 	}
+	if (vector != KEEL_VEC_PF)
+		addr = 0;
 	if (!slot_free(v, KEEL_CLASS_DOUBLE) || !v->entry[KEEL_CLASS_DOUBLE].entry ||
 	    !v->entry[KEEL_CLASS_DOUBLE].stack)
 		fatal(v, MON_FATAL_DOUBLE, vector, error, addr);

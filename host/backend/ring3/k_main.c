@@ -354,11 +354,11 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 	case SIGILL:
 	case SIGTRAP:
 	case SIGBUS:
-		/* Without a vector it was not the CPU: the host ran out of memory behind a mapping. */
-		if (monitor || (sig == SIGBUS && s->trapno != KEEL_VEC_AC))
+		/* A page fault that ends so is not the guest's: the host ran out of memory behind a mapping. */
+		if (monitor || (sig == SIGBUS && s->trapno == TRAPNO_PF))
 			fatal(v, MON_FATAL_MONITOR, sig, 0, s);
 		save(v, s);
-		mon_trap(v, s->trapno, s->trapno == KEEL_VEC_GP ? s->err & 0xffff : 0, 0);
+		mon_trap(v, s->trapno, 0, 0);
 		return 1;
 	default:
 		fatal(v, MON_FATAL_MONITOR, sig, 0, s);
