@@ -55,6 +55,7 @@ KEEL_ASSERT_AT(struct keel_mmu_record, len, 24);
 #define KEEL_HARVEST_DIRTY KEEL_U64(1)
 #define KEEL_HARVEST_ACCESSED KEEL_U64(2) /* needs KEEL_F1_HARVEST_ACCESSED */
 
+/* harvest_collect: the bitmap is keel_u64 words, bit i % 64 of word i / 64 for page i (KEEL-HARVEST-06). */
 /* harvest_*: value */
 #define KEEL_HARVEST_DONE_PAGES(value) ((value)&0xffffffff)
 #define KEEL_HARVEST_WRITTEN(value) ((value) >> 32)

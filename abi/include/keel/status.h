@@ -19,7 +19,7 @@
 #define KEEL_E_NOSYS 1	   /* no such call number */
 #define KEEL_E_NOTSUP 2	   /* known, but not implemented or not accepted here */
 #define KEEL_E_PERM 3	   /* implemented, not granted to this partition or caller */
-#define KEEL_E_AGAIN 4	   /* not now; value = suggested delay in ns */
+#define KEEL_E_AGAIN 4	   /* not now; value = suggested delay in ns, 0 = none */
 #define KEEL_E_INVAL 5	   /* malformed argument, unknown flag, non-zero reserved field */
 #define KEEL_E_FAULT 6	   /* GPA range not in RAM, or not writable */
 #define KEEL_E_RANGE 7	   /* well formed, but beyond a limit */
