@@ -4,13 +4,14 @@
 #
 #   check  every clause names a test or says how the host holds it; every test
 #          named has a row in conformance/manifest.csv; every row names clauses
-#          that exist and name it back; every call is named by a clause.
+#          that exist and name it back; every call is named by a clause, and
+#          every served one has a row of well-formed statuses.
 #          Prints each fault; succeeds when there are none.
 #   fill   rewrite the [tests: ...] of SPEC.md from the manifest.
 #
 # A clause is one line, "**KEEL-GROUP-nn** text [tests: ID ...]" or "... [host: how]",
 # or "**KEEL-GROUP-nn** withdrawn". The manifest is comma-separated with a heading
-# that has the columns `id` and `clause`; several clauses stand in one cell
+# that has the columns `id` and `clauses`; several clauses stand in one cell
 # separated by spaces. Lines that begin with # are comments.
 set -eu
 mode=$1 abi=$2
@@ -28,7 +29,8 @@ FNR == NR {
 	if (!heading) {
 		for (i = 1; i <= n; i++) column[cell[i]] = i
 		heading = 1
-		if (!column["id"] || !column["clause"]) { fault("manifest: the heading has no columns id and clause"); exit }
+		if (column["clauses"]) column["clause"] = column["clauses"]
+		if (!column["id"] || !column["clause"]) { fault("manifest: the heading has no columns id and clauses"); exit }
 		next
 	}
 	id = cell[column["id"]]
@@ -58,7 +60,20 @@ fill)
 check)
 	# Calls by name; the third file is the list of calls.
 	"$abi/gen-calls.sh" list <"$abi/hypercalls.def" | awk "$manifest_awk"'
-	FILENAME == "-" { call[$2] = 1; next }
+	FILENAME == "-" { call[$2] = 1; served[$2] = $3 == "served=1"; next }
+	/^\| call \| statuses/ { statuses = 1; next }
+	statuses && /^\| `/ {
+		split($0, cell, "|"); name = cell[2]; gsub(/[ `]/, "", name)
+		if (name in status) fault("SPEC: two rows of statuses for " name)
+		status[name] = cell[3]
+		gsub(/; an? [a-z]+:/, "", cell[3])
+		n = split(cell[3], st, " ")
+		for (i = 1; i <= n; i++)
+			if (st[i] != "none" && st[i] !~ /^[A-Z]+@F?[0-9]+(\+bit)?$/) fault("SPEC: \"" st[i] "\" of " name " is no status")
+		split("", st)
+		next
+	}
+	!/^\|/ { statuses = 0 }
 	/^\*\*KEEL/ {
 		if ($0 !~ /^\*\*KEEL-[A-Z]+-[0-9][0-9]\*\* [A-Z`]?/) { fault("SPEC: malformed clause: " substr($0, 1, 60)); next }
 		id = substr($0, 3, index(substr($0, 3), "*") - 1)
@@ -105,7 +120,9 @@ check)
 				if (tail != "" && index(text[i], "`" tail "`") && index(text[i], "`" substr(group, 1, length(group) - 1))) break
 			}
 			if (i > clauses) fault("SPEC: no clause names the call " name)
+			if (served[name] && !(name in status)) fault("SPEC: no row of statuses for " name)
 		}
+		for (name in status) if (!(name in call)) fault("SPEC: a row of statuses for " name ", which is no call")
 		if (!clauses || !rows) fault("nothing to check: " clauses + 0 " clauses, " rows + 0 " tests")
 		exit faults != 0
 	}' "$manifest" "$spec" -
