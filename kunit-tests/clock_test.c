@@ -201,7 +201,7 @@ static void sample_copies_the_page(struct kunit *test)
 				   .disruption = 5 };
 	struct keel_clock_sample s;
 
-	KUNIT_ASSERT_TRUE(test, keel_clock_sample(&page, &s));
+	KUNIT_ASSERT_TRUE(test, keel_clock_sample(keel_share(&page), &s));
 	KUNIT_EXPECT_EQ(test, s.base_tsc, 1ull);
 	KUNIT_EXPECT_EQ(test, s.base_ns, 2ull);
 	KUNIT_EXPECT_EQ(test, s.mult, 3ull);
@@ -209,11 +209,11 @@ static void sample_copies_the_page(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, s.disruption, 5ull);
 
 	page.seq = 0xfffffffe;
-	KUNIT_EXPECT_TRUE(test, keel_clock_sample(&page, &s));
+	KUNIT_EXPECT_TRUE(test, keel_clock_sample(keel_share(&page), &s));
 	page.flags = 0;
-	KUNIT_EXPECT_FALSE(test, keel_clock_sample(&page, &s));
+	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
 	page.flags = ~KEEL_CLOCK_VALID;
-	KUNIT_EXPECT_FALSE(test, keel_clock_sample(&page, &s));
+	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
 }
 
 /* A host that dies, or lies, in the middle of an update must not hang its guest. */
@@ -222,9 +222,9 @@ static void sample_gives_up_on_a_stuck_page(struct kunit *test)
 	struct keel_clock page = { .seq = 1, .flags = KEEL_CLOCK_VALID };
 	struct keel_clock_sample s;
 
-	KUNIT_EXPECT_FALSE(test, keel_clock_sample(&page, &s));
+	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
 	page.seq = 0xffffffff;
-	KUNIT_EXPECT_FALSE(test, keel_clock_sample(&page, &s));
+	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
 }
 
 /* Keeps all fields a function of one number, and updates them as the host does. */
@@ -269,7 +269,7 @@ static void sample_is_never_torn(struct kunit *test)
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, writer);
 	while (time_before(jiffies, end)) {
 		cond_resched();
-		if (!keel_clock_sample(page, &s))
+		if (!keel_clock_sample(keel_share(page), &s))
 			continue;
 		taken++;
 		torn += s.base_ns != s.base_tsc + 1 || s.mult != s.base_tsc + 2 || s.wall_ns != s.base_tsc + 3 ||

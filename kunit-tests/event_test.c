@@ -39,13 +39,14 @@ static void each_port_by_itself(struct kunit *test)
 	u32 bit, wrong = 0;
 
 	for (bit = 0; bit < BITS; bit++) {
-		bool ok = !keel_ev_pending(v) && !keel_ev_test(v, bit);
+		bool ok = !keel_ev_pending(keel_share(v)) && !keel_ev_test(keel_share(v), bit);
 
-		ok = ok && keel_ev_send(v, bit);  /* the first send kicks */
-		ok = ok && !keel_ev_send(v, bit); /* the second finds it pending */
-		ok = ok && keel_ev_pending(v) && keel_ev_test(v, bit) && v->pending == 1ull << bit / 64;
-		ok = ok && keel_ev_next(v) == bit && !keel_ev_test(v, bit);
-		ok = ok && keel_ev_next(v) == -1 && !v->pending;
+		ok = ok && keel_ev_send(keel_share(v), bit);  /* the first send kicks */
+		ok = ok && !keel_ev_send(keel_share(v), bit); /* the second finds it pending */
+		ok = ok && keel_ev_pending(keel_share(v)) && keel_ev_test(keel_share(v), bit) &&
+		     v->pending == 1ull << bit / 64;
+		ok = ok && keel_ev_next(keel_share(v)) == bit && !keel_ev_test(keel_share(v), bit);
+		ok = ok && keel_ev_next(keel_share(v)) == -1 && !v->pending;
 		if (!ok && !wrong++)
 			KUNIT_FAIL(test, "port %u", bit);
 	}
@@ -61,11 +62,11 @@ static void many_sends_to_one_vcpu_kick_once(struct kunit *test)
 
 	/* From the least urgent to the most, in steps that visit every port. */
 	for (bit = 0; bit < BITS; bit++)
-		kicks += keel_ev_send(v, (BITS - 1 - bit) * 5 % BITS);
+		kicks += keel_ev_send(keel_share(v), (BITS - 1 - bit) * 5 % BITS);
 	KUNIT_EXPECT_EQ(test, kicks, 1u);
 	KUNIT_EXPECT_EQ(test, v->pending, ~0ull);
 	for (;;) {
-		int next = keel_ev_next(v);
+		int next = keel_ev_next(keel_share(v));
 
 		if (next < 0)
 			break;
@@ -86,19 +87,19 @@ static void a_masked_port_holds_its_event(struct kunit *test)
 	for (i = 0; i < ARRAY_SIZE(ports); i++) {
 		u32 p = ports[i];
 
-		keel_ev_mask(v, p);
-		KUNIT_EXPECT_FALSE(test, keel_ev_send(v, p));
-		KUNIT_EXPECT_TRUE(test, keel_ev_test(v, p));
-		KUNIT_EXPECT_FALSE(test, keel_ev_pending(v));
-		KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
-		KUNIT_EXPECT_TRUE(test, keel_ev_test(v, p));
-		KUNIT_EXPECT_TRUE(test, keel_ev_unmask(v, p));
+		keel_ev_mask(keel_share(v), p);
+		KUNIT_EXPECT_FALSE(test, keel_ev_send(keel_share(v), p));
+		KUNIT_EXPECT_TRUE(test, keel_ev_test(keel_share(v), p));
+		KUNIT_EXPECT_FALSE(test, keel_ev_pending(keel_share(v)));
+		KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
+		KUNIT_EXPECT_TRUE(test, keel_ev_test(keel_share(v), p));
+		KUNIT_EXPECT_TRUE(test, keel_ev_unmask(keel_share(v), p));
 		KUNIT_EXPECT_TRUE(test, word_pending(v, p));
-		KUNIT_EXPECT_EQ(test, keel_ev_next(v), (int)p);
+		KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), (int)p);
 		/* Nothing held: nothing to deliver. */
-		keel_ev_mask(v, p);
-		KUNIT_EXPECT_FALSE(test, keel_ev_unmask(v, p));
-		KUNIT_EXPECT_FALSE(test, keel_ev_pending(v));
+		keel_ev_mask(keel_share(v), p);
+		KUNIT_EXPECT_FALSE(test, keel_ev_unmask(keel_share(v), p));
+		KUNIT_EXPECT_FALSE(test, keel_ev_pending(keel_share(v)));
 	}
 }
 
@@ -106,31 +107,31 @@ static void masking_after_the_send_still_holds(struct kunit *test)
 {
 	struct keel_vcpu *v = new_vcpu(test);
 
-	KUNIT_EXPECT_TRUE(test, keel_ev_send(v, 70));
-	KUNIT_EXPECT_FALSE(test, keel_ev_send(v, 71));
-	keel_ev_mask(v, 70);
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), 71);
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
-	KUNIT_EXPECT_FALSE(test, keel_ev_pending(v));
-	KUNIT_EXPECT_TRUE(test, keel_ev_unmask(v, 70));
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), 70);
+	KUNIT_EXPECT_TRUE(test, keel_ev_send(keel_share(v), 70));
+	KUNIT_EXPECT_FALSE(test, keel_ev_send(keel_share(v), 71));
+	keel_ev_mask(keel_share(v), 70);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), 71);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
+	KUNIT_EXPECT_FALSE(test, keel_ev_pending(keel_share(v)));
+	KUNIT_EXPECT_TRUE(test, keel_ev_unmask(keel_share(v), 70));
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), 70);
 }
 
 static void closing_drops_what_is_held(struct kunit *test)
 {
 	struct keel_vcpu *v = new_vcpu(test);
 
-	keel_ev_send(v, 200);
-	keel_ev_send(v, 201);
-	keel_ev_clear(v, 200);
-	KUNIT_EXPECT_FALSE(test, keel_ev_test(v, 200));
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), 201);
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
+	keel_ev_send(keel_share(v), 200);
+	keel_ev_send(keel_share(v), 201);
+	keel_ev_clear(keel_share(v), 200);
+	KUNIT_EXPECT_FALSE(test, keel_ev_test(keel_share(v), 200));
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), 201);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
 	/* It comes back masked, and empty. */
-	KUNIT_EXPECT_FALSE(test, keel_ev_send(v, 200));
-	keel_ev_clear(v, 200);
-	KUNIT_EXPECT_FALSE(test, keel_ev_unmask(v, 200));
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
+	KUNIT_EXPECT_FALSE(test, keel_ev_send(keel_share(v), 200));
+	keel_ev_clear(keel_share(v), 200);
+	KUNIT_EXPECT_FALSE(test, keel_ev_unmask(keel_share(v), 200));
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
 }
 
 /* What a guest can write into its own page costs at most a scan. */
@@ -140,26 +141,26 @@ static void hostile_maps_end(struct kunit *test)
 	int n = 0;
 
 	v->pending = ~0ull; /* words without events */
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
 	KUNIT_EXPECT_EQ(test, v->pending, 0ull);
 
 	memset(v->event_pending, 0xff, sizeof(v->event_pending)); /* events without words */
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
 
 	v->pending = ~0ull; /* everything pending and everything masked */
 	memset(v->event_mask, 0xff, sizeof(v->event_mask));
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
 	KUNIT_EXPECT_EQ(test, v->pending, 0ull);
 
 	v->pending = ~0ull; /* all but one masked */
 	v->event_mask[63] = ~(1ull << 63);
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), 4095);
-	KUNIT_EXPECT_EQ(test, keel_ev_next(v), -1);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), 4095);
+	KUNIT_EXPECT_EQ(test, keel_ev_next(keel_share(v)), -1);
 
 	v->pending = ~0ull;
 	memset(v->event_mask, 0, sizeof(v->event_mask));
 	memset(v->event_pending, 0xff, sizeof(v->event_pending));
-	while (keel_ev_next(v) >= 0)
+	while (keel_ev_next(keel_share(v)) >= 0)
 		n++;
 	KUNIT_EXPECT_EQ(test, n, BITS);
 	KUNIT_EXPECT_TRUE(test, rest_untouched(v));
@@ -182,9 +183,9 @@ static void record(void *arg, u32 bit)
 	c->count++;
 	/* The first handler raises a more urgent event and a less urgent one. */
 	if (c->count == 1) {
-		keel_ev_send(c->v, 10);
-		keel_ev_send(c->v, 4000);
-		keel_ev_send(c->v, bit);
+		keel_ev_send(keel_share(c->v), 10);
+		keel_ev_send(keel_share(c->v), 4000);
+		keel_ev_send(keel_share(c->v), bit);
 	}
 }
 
@@ -198,21 +199,21 @@ static void dispatch_chooses_anew(struct kunit *test)
 	int i;
 
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, table);
-	KUNIT_EXPECT_EQ(test, keel_ev_dispatch(v, table, &spurious), 0u);
+	KUNIT_EXPECT_EQ(test, keel_ev_dispatch(keel_share(v), table, &spurious), 0u);
 	for (i = 0; i < ARRAY_SIZE(order); i++)
 		table[order[i]] = (struct keel_event_action){ record, &c };
-	keel_ev_send(v, 600);
-	keel_ev_send(v, 500);
-	keel_ev_send(v, 601);
-	KUNIT_EXPECT_EQ(test, keel_ev_dispatch(v, table, &spurious), 6u);
+	keel_ev_send(keel_share(v), 600);
+	keel_ev_send(keel_share(v), 500);
+	keel_ev_send(keel_share(v), 601);
+	KUNIT_EXPECT_EQ(test, keel_ev_dispatch(keel_share(v), table, &spurious), 6u);
 	KUNIT_EXPECT_EQ(test, spurious, 1ull);
 	KUNIT_ASSERT_EQ(test, c.count, (int)ARRAY_SIZE(order));
 	for (i = 0; i < ARRAY_SIZE(order); i++)
 		KUNIT_EXPECT_EQ(test, c.seen[i], order[i]);
-	KUNIT_EXPECT_FALSE(test, keel_ev_pending(v));
+	KUNIT_EXPECT_FALSE(test, keel_ev_pending(keel_share(v)));
 
-	keel_ev_send(v, 601);
-	KUNIT_EXPECT_EQ(test, keel_ev_dispatch(v, table, NULL), 1u);
+	keel_ev_send(keel_share(v), 601);
+	KUNIT_EXPECT_EQ(test, keel_ev_dispatch(keel_share(v), table, NULL), 1u);
 }
 
 /* The model: one flag per port, no words; `raised` says which words the rules let be pending. */
@@ -268,35 +269,36 @@ static void random_sequences_agree_with_the_model(struct kunit *test)
 		bit %= BITS;
 		if (op < 6) {
 			want = !m->masked[bit] && !v->pending;
-			got = keel_ev_send(v, bit);
+			got = keel_ev_send(keel_share(v), bit);
 			m->held[bit] = true;
 			if (!m->masked[bit])
 				m->raised[bit / 64] = true;
 		} else if (op < 8) {
-			keel_ev_mask(v, bit);
+			keel_ev_mask(keel_share(v), bit);
 			m->masked[bit] = true;
 		} else if (op < 11) {
 			want = m->held[bit];
-			got = keel_ev_unmask(v, bit);
+			got = keel_ev_unmask(keel_share(v), bit);
 			m->masked[bit] = false;
 			if (want)
 				m->raised[bit / 64] = true;
 		} else if (op < 12) {
-			keel_ev_clear(v, bit);
+			keel_ev_clear(keel_share(v), bit);
 			m->masked[bit] = true;
 			m->held[bit] = false;
 		} else {
 			wantbit = model_next(m);
-			gotbit = keel_ev_next(v);
+			gotbit = keel_ev_next(keel_share(v));
 		}
-		if (got != want || gotbit != wantbit || keel_ev_test(v, bit) != m->held[bit] || !announced(v)) {
+		if (got != want || gotbit != wantbit || keel_ev_test(keel_share(v), bit) != m->held[bit] ||
+		    !announced(v)) {
 			KUNIT_FAIL(test, "step %d op %u port %u: %d for %d, event %d for %d", step, op, bit, got, want,
 				   gotbit, wantbit);
 			return;
 		}
 	}
 	for (i = 0; i < BITS; i++) {
-		KUNIT_ASSERT_EQ(test, keel_ev_test(v, i), m->held[i]);
+		KUNIT_ASSERT_EQ(test, keel_ev_test(keel_share(v), i), m->held[i]);
 		KUNIT_ASSERT_EQ(test, (bool)(v->event_mask[i / 64] >> i % 64 & 1), m->masked[i]);
 	}
 	KUNIT_EXPECT_TRUE(test, rest_untouched(v));
@@ -329,7 +331,7 @@ static int sender_main(void *arg)
 
 	while (s->sent < ROUNDS && !atomic_read(&s->arena->stop)) {
 		s->sent++;
-		if (keel_ev_send(s->arena->v, s->bit))
+		if (keel_ev_send(keel_share(s->arena->v), s->bit))
 			complete(&s->arena->kick);
 		if (!wait_for_completion_timeout(&s->handled, 10 * HZ))
 			break;
@@ -378,9 +380,10 @@ static void no_event_is_lost_between_cpus(struct kunit *test)
 		/* Mask and unmask one of the ports all the while: it must keep its events. */
 		u32 port = a->sender[round++ % SENDERS].bit;
 
-		keel_ev_mask(a->v, port);
-		taken += keel_ev_dispatch(a->v, table, &spurious);
-		if (!keel_ev_unmask(a->v, port) && !keel_ev_pending(a->v) && taken < SENDERS * ROUNDS) {
+		keel_ev_mask(keel_share(a->v), port);
+		taken += keel_ev_dispatch(keel_share(a->v), table, &spurious);
+		if (!keel_ev_unmask(keel_share(a->v), port) && !keel_ev_pending(keel_share(a->v)) &&
+		    taken < SENDERS * ROUNDS) {
 			slept++;
 			woken = wait_for_completion_timeout(&a->kick, 5 * HZ);
 		}
@@ -392,7 +395,7 @@ static void no_event_is_lost_between_cpus(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, woken);
 	KUNIT_EXPECT_EQ(test, taken, (u32)(SENDERS * ROUNDS));
 	KUNIT_EXPECT_EQ(test, spurious, 0ull);
-	KUNIT_EXPECT_FALSE(test, keel_ev_pending(a->v));
+	KUNIT_EXPECT_FALSE(test, keel_ev_pending(keel_share(a->v)));
 }
 
 static struct kunit_case cases[] = {

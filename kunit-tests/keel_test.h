@@ -25,6 +25,9 @@ static inline u64 keel_test_seed(struct kunit *test)
 	return s;
 }
 
+/* A test plays the other party too: its own view of memory, as the code under test sees it. */
+#define keel_share(p) ((keel_force typeof(*(p)) __pvshared *)(p))
+
 /* splitmix64: any seed will do, and the sequence is the same on every machine. */
 static inline u64 keel_random(u64 *state)
 {

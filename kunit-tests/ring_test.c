@@ -51,8 +51,8 @@ static struct rig new_rig(struct kunit *test, u32 start)
 	r.cons = (void *)r.ring + p->cons;
 	*r.prod = start;
 	*r.cons = start;
-	keel_ring_attach(&r.producer, r.ring, p->producer);
-	keel_ring_attach(&r.consumer, r.ring, p->consumer);
+	keel_ring_attach(&r.producer, keel_share(r.ring), p->producer);
+	keel_ring_attach(&r.consumer, keel_share(r.ring), p->consumer);
 	return r;
 }
 
@@ -153,11 +153,11 @@ static void taking_over_a_running_ring(struct kunit *test)
 	fill(buf, 0, sizeof(buf));
 	keel_ring_push(&r.producer, buf, 20);
 	keel_ring_pop(&r.consumer, buf, 8);
-	keel_ring_attach(&late, r.ring, r.pair->consumer);
+	keel_ring_attach(&late, keel_share(r.ring), r.pair->consumer);
 	KUNIT_EXPECT_EQ(test, keel_ring_avail(&late), 12);
 	KUNIT_EXPECT_EQ(test, keel_ring_pop(&late, buf, sizeof(buf)), 12);
 	KUNIT_EXPECT_TRUE(test, filled(buf, 8, 12));
-	keel_ring_attach(&late, r.ring, r.pair->producer);
+	keel_ring_attach(&late, keel_share(r.ring), r.pair->producer);
 	KUNIT_EXPECT_EQ(test, keel_ring_avail(&late), (int)r.pair->size);
 }
 
@@ -271,8 +271,8 @@ static void random_traffic(struct kunit *test)
 		*r.cons = *r.prod + (keel_random_below(&state, 2) ? (u32)keel_random_wide(&state)
 								  : -keel_random_below(&state, size + 3));
 		used = *r.prod - *r.cons;
-		keel_ring_attach(&r.producer, r.ring, r.pair->producer);
-		keel_ring_attach(&r.consumer, r.ring, r.pair->consumer);
+		keel_ring_attach(&r.producer, keel_share(r.ring), r.pair->producer);
+		keel_ring_attach(&r.consumer, keel_share(r.ring), r.pair->consumer);
 		limit = used > size ? -1 : min(n, size - used);
 		got = keel_ring_push(&r.producer, buf + size + 64 - n, n);
 		if (got == limit) {
@@ -293,29 +293,29 @@ static void doorbell_flags(struct kunit *test)
 	struct keel_ring_end guest, host;
 	u8 c = 'x', *much = keel_fenced(test, KEEL_CONSOLE_OUT_SIZE);
 
-	keel_ring_attach(&guest, ring, KEEL_RING_GUEST_OUT);
-	keel_ring_attach(&host, ring, KEEL_RING_HOST_OUT);
-	KUNIT_EXPECT_FALSE(test, keel_ring_must_kick(ring));
-	KUNIT_EXPECT_FALSE(test, keel_ring_arm(ring, &host));
+	keel_ring_attach(&guest, keel_share(ring), KEEL_RING_GUEST_OUT);
+	keel_ring_attach(&host, keel_share(ring), KEEL_RING_HOST_OUT);
+	KUNIT_EXPECT_FALSE(test, keel_ring_must_kick(keel_share(ring)));
+	KUNIT_EXPECT_FALSE(test, keel_ring_arm(keel_share(ring), &host));
 	KUNIT_EXPECT_EQ(test, ring->out_wake, 1u);
 	keel_ring_push(&guest, &c, 1);
-	KUNIT_EXPECT_TRUE(test, keel_ring_must_kick(ring));
-	keel_ring_disarm(ring);
-	KUNIT_EXPECT_FALSE(test, keel_ring_must_kick(ring));
-	KUNIT_EXPECT_TRUE(test, keel_ring_arm(ring, &host));
+	KUNIT_EXPECT_TRUE(test, keel_ring_must_kick(keel_share(ring)));
+	keel_ring_disarm(keel_share(ring));
+	KUNIT_EXPECT_FALSE(test, keel_ring_must_kick(keel_share(ring)));
+	KUNIT_EXPECT_TRUE(test, keel_ring_arm(keel_share(ring), &host));
 
-	KUNIT_EXPECT_FALSE(test, keel_ring_space_wanted(ring));
-	KUNIT_EXPECT_TRUE(test, keel_ring_want_space(ring, &guest));
+	KUNIT_EXPECT_FALSE(test, keel_ring_space_wanted(keel_share(ring)));
+	KUNIT_EXPECT_TRUE(test, keel_ring_want_space(keel_share(ring), &guest));
 	keel_ring_push(&guest, much, KEEL_CONSOLE_OUT_SIZE);
-	KUNIT_EXPECT_FALSE(test, keel_ring_want_space(ring, &guest));
-	KUNIT_EXPECT_TRUE(test, keel_ring_space_wanted(ring));
+	KUNIT_EXPECT_FALSE(test, keel_ring_want_space(keel_share(ring), &guest));
+	KUNIT_EXPECT_TRUE(test, keel_ring_space_wanted(keel_share(ring)));
 	keel_ring_pop(&host, &c, 1);
-	KUNIT_EXPECT_TRUE(test, keel_ring_want_space(ring, &guest));
-	keel_ring_unwant_space(ring);
-	KUNIT_EXPECT_FALSE(test, keel_ring_space_wanted(ring));
+	KUNIT_EXPECT_TRUE(test, keel_ring_want_space(keel_share(ring), &guest));
+	keel_ring_unwant_space(keel_share(ring));
+	KUNIT_EXPECT_FALSE(test, keel_ring_space_wanted(keel_share(ring)));
 	/* Bits this version does not know ask for nothing. */
 	ring->in_wake = ~KEEL_CONSOLE_WANT_SPACE;
-	KUNIT_EXPECT_FALSE(test, keel_ring_space_wanted(ring));
+	KUNIT_EXPECT_FALSE(test, keel_ring_space_wanted(keel_share(ring)));
 }
 
 /*
@@ -339,7 +339,7 @@ static int guest_main(void *arg)
 	u8 buf[96];
 	u32 sent = 0;
 
-	keel_ring_attach(&guest, s->ring, KEEL_RING_GUEST_OUT);
+	keel_ring_attach(&guest, keel_share(s->ring), KEEL_RING_GUEST_OUT);
 	while (sent < STREAM && !s->stuck) {
 		u32 n = min_t(u32, 1 + sent % sizeof(buf), STREAM - sent);
 		int got;
@@ -348,16 +348,16 @@ static int guest_main(void *arg)
 		got = keel_ring_push(&guest, buf, n);
 		if (got > 0) {
 			sent += got;
-			if (keel_ring_must_kick(s->ring)) {
+			if (keel_ring_must_kick(keel_share(s->ring))) {
 				s->kicks++;
 				complete(&s->kick);
 			}
 		} else if (got < 0) {
 			s->corrupt = true;
-		} else if (!keel_ring_want_space(s->ring, &guest)) {
+		} else if (!keel_ring_want_space(keel_share(s->ring), &guest)) {
 			if (!wait_for_completion_timeout(&s->space, 5 * HZ))
 				s->stuck = true;
-			keel_ring_unwant_space(s->ring);
+			keel_ring_unwant_space(keel_share(s->ring));
 		}
 	}
 	while (!kthread_should_stop())
@@ -377,23 +377,23 @@ static void no_doorbell_is_lost_between_cpus(struct kunit *test)
 	s->ring = keel_fenced(test, sizeof(*s->ring));
 	init_completion(&s->kick);
 	init_completion(&s->space);
-	keel_ring_attach(&host, s->ring, KEEL_RING_HOST_OUT);
+	keel_ring_attach(&host, keel_share(s->ring), KEEL_RING_HOST_OUT);
 	guest = kthread_run(guest_main, s, "keel_ring_guest");
 	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, guest);
 	while (taken < STREAM && !s->stuck && !s->corrupt) {
 		int got;
 
-		keel_ring_disarm(s->ring);
+		keel_ring_disarm(keel_share(s->ring));
 		while ((got = keel_ring_pop(&host, buf, sizeof(buf))) > 0) {
 			if (!filled(buf, taken, got))
 				s->corrupt = true;
 			taken += got;
-			if (keel_ring_space_wanted(s->ring))
+			if (keel_ring_space_wanted(keel_share(s->ring)))
 				complete(&s->space);
 		}
 		if (got < 0)
 			s->corrupt = true;
-		if (taken < STREAM && !keel_ring_arm(s->ring, &host)) {
+		if (taken < STREAM && !keel_ring_arm(keel_share(s->ring), &host)) {
 			slept++;
 			if (!wait_for_completion_timeout(&s->kick, 5 * HZ))
 				s->stuck = true;

@@ -53,15 +53,10 @@ struct spawn_report {
 	char what[40];
 };
 
+/* clone, not clone3: container filters cannot see into clone3's argument and answer ENOSYS. */
 static pid_t clone_with(uint64_t flags, int *pidfd)
 {
-	struct clone_args args = {
-		.flags = flags | CLONE_PIDFD,
-		.pidfd = (uint64_t)(uintptr_t)pidfd,
-		.exit_signal = SIGCHLD,
-	};
-
-	return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	return (pid_t)syscall(SYS_clone, flags | CLONE_PIDFD | SIGCHLD, NULL, pidfd, NULL, NULL);
 }
 
 /* Which of the namespaces this machine lets us make, found one by one. */
@@ -102,6 +97,26 @@ static bool write_file(pid_t pid, const char *name, const char *text)
 	return ok;
 }
 
+/* Is an id mapped in the user namespace we are in? Inside a container perhaps only a few are. */
+static bool mapped(const char *path, unsigned int id)
+{
+	unsigned int inside, outside, count;
+	bool found = false;
+	FILE *f = fopen(path, "re");
+
+	while (f && !found && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3)
+		found = id >= inside && id - inside < count;
+	if (f)
+		fclose(f);
+	return found;
+}
+
+/* Root becomes nobody where there is one; everybody else stays who they are. */
+static bool can_be_nobody(void)
+{
+	return geteuid() == 0 && mapped("/proc/self/uid_map", NOBODY) && mapped("/proc/self/gid_map", NOBODY);
+}
+
 static _Noreturn void child_fail(struct spawn_report *r, const char *what)
 {
 	r->err = errno ? errno : EINVAL;
@@ -132,7 +147,8 @@ static bool empty_root(void)
 	       !syscall(SYS_pivot_root, ".", ".") && !umount2(".", MNT_DETACH) && !chdir("/");
 }
 
-static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, uint64_t ns, struct spawn_report *r)
+static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, uint64_t ns, bool nobody,
+			    struct spawn_report *r)
 {
 	char *const none[] = { NULL };
 	uint64_t token;
@@ -147,12 +163,13 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	setgroups(0, NULL); /* refused where setgroups is denied; those groups cannot be used for anything */
-	if (ns & CLONE_NEWUSER || geteuid() == 0) {
-		/* Behind the map this is nobody, or the user who started us. */
+	/* Behind the map this is nobody, or the user who started us. */
+	if (ns & CLONE_NEWUSER || nobody) {
 		if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
 			child_fail(r, "giving up privileges");
 	}
-	r->layers |= 1u << LAYER_UNPRIVILEGED;
+	if (geteuid())
+		r->layers |= 1u << LAYER_UNPRIVILEGED;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		child_fail(r, "no_new_privs");
 	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
@@ -176,8 +193,9 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 
 int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *out, const char **what)
 {
-	const uid_t uid = geteuid() ? geteuid() : NOBODY;
-	const gid_t gid = geteuid() ? getegid() : NOBODY;
+	const bool nobody = can_be_nobody();
+	const uid_t uid = nobody ? NOBODY : geteuid();
+	const gid_t gid = nobody ? NOBODY : getegid();
 	const uint64_t token = 1;
 	uint64_t ns = 0;
 	char map[64];
@@ -209,11 +227,11 @@ int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *ou
 		goto close;
 	}
 	if (!out->pid)
-		child(exe, fds, nfds, go, ns, out->report);
+		child(exe, fds, nfds, go, ns, nobody, out->report);
 	if (ns & CLONE_NEWUSER) {
 		*what = "mapping the identity";
-		/* Only root may map without giving up setgroups. */
-		ok = geteuid() == 0 || write_file(out->pid, "setgroups", "deny");
+		/* Only who may map other ids may map without giving up setgroups. */
+		ok = nobody || write_file(out->pid, "setgroups", "deny");
 		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, gid);
 		ok = ok && write_file(out->pid, "gid_map", map);
 		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, uid);
