@@ -219,7 +219,8 @@ static void report_fatal(struct ring3 *b)
 	partition_end(b->p, &o);
 }
 
-static void serve(struct ring3 *b, struct mon_remote *r)
+/* Serve one call and answer it; false when it is never answered, because the partition ended with it. */
+static bool serve(struct ring3 *b, struct mon_remote *r)
 {
 	uint32_t id = r->id;
 	uint64_t arg[5], value = 0;
@@ -240,18 +241,19 @@ static void serve(struct ring3 *b, struct mon_remote *r)
 		break;
 	case MON_REMOTE_FATAL:
 		report_fatal(b);
-		return; /* never answered */
+		return false;
 	default:
 		status = partition_remote_call(b->p, 0, id, arg, &value);
 		r->status = status;
 		r->value = value;
 		/* The partition has ended: nothing may run on. */
 		if (status == KEEL_OK && (id == KEEL_CALL_BASE_SHUTDOWN || id == KEEL_CALL_CRASH))
-			return;
+			return false;
 	}
 	__atomic_store_n(&r->turn, 0, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&r->guest_asleep, __ATOMIC_SEQ_CST))
 		futex(&r->turn, FUTEX_WAKE, 1, NULL);
+	return true;
 }
 
 static void *server(void *arg)
@@ -264,10 +266,11 @@ static void *server(void *arg)
 
 	while (!__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST)) {
 		if (__atomic_load_n(&r->turn, __ATOMIC_ACQUIRE) == 1) {
-			serve(b, r);
+			bool answered = serve(b, r);
+
 			spun = 0;
-			/* A fatal or final call leaves turn at 1; wait for stop() then. */
-			if (__atomic_load_n(&r->turn, __ATOMIC_ACQUIRE) == 1) {
+			/* Not asked of turn: the guest may have made its next call by now. Wait for stop() then. */
+			if (!answered) {
 				while (!__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST))
 					futex(&b->state, FUTEX_WAIT, b->state, NULL);
 				break;
