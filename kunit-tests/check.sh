@@ -130,6 +130,7 @@ check_sparse() {
 # Message types that are off. In the suites:
 #   MACRO_WITH_FLOW_CONTROL	kunit_oot.h's macro defines functions, and these return
 #   EXPORT_SYMBOL	core.c exports what the shared sources, which know nothing of modules, define
+#   MACRO_ARG_REUSE	keel_share()'s other use is in typeof
 # and in code that also builds outside the kernel, whose words it must not use:
 #   SPDX_LICENSE_TAG	the place of the tag is held by the licence gate
 #   PREFER_DEFINED_ATTRIBUTE_MACRO, VOLATILE, CONST_READ_MOSTLY	no compiler_attributes.h, no READ_ONCE
@@ -137,7 +138,7 @@ check_sparse() {
 #   PREFER_KERNEL_TYPES	stdint.h is what there is
 #   COMPLEX_MACRO, MACRO_WITH_FLOW_CONTROL, MULTISTATEMENT_MACRO_USE_DO_WHILE, TRAILING_SEMICOLON
 #	tables made by X-macros from hypercalls.def
-IGNORE_SUITES=MACRO_WITH_FLOW_CONTROL,EXPORT_SYMBOL
+IGNORE_SUITES=MACRO_WITH_FLOW_CONTROL,EXPORT_SYMBOL,MACRO_ARG_REUSE
 IGNORE_OTHERS=SPDX_LICENSE_TAG,PREFER_DEFINED_ATTRIBUTE_MACRO,VOLATILE,NEW_TYPEDEFS,COMPLEX_MACRO
 
 checkpatch() {
