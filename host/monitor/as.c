@@ -311,7 +311,7 @@ uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64
 
 	while (at < end && n < max) {
 		uint64_t *t = as->root, e = 0, step;
-		unsigned int l = LEVELS - 1;
+		unsigned int l = LEVELS - 1, k;
 
 		for (;; l--) {
 			e = t[slot(at, l)];
@@ -319,15 +319,29 @@ uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64
 				break;
 			t = table_at(m, e);
 		}
-		step = l ? (uint64_t)LARGE_PAGES << 9 * (l - 1) : 1;
+		if (!l) {
+			/* Along this table, without walking down again for each page. */
+			for (k = slot(at, 0); k < ENTRIES && at < end && n < max; k++, at += KEEL_PAGE_SIZE) {
+				e = t[k];
+				if (!n && !e)
+					continue;
+				if (n && e != *pte + n * KEEL_PAGE_SIZE)
+					return n;
+				if (!n++) {
+					*va = at;
+					*pte = e;
+				}
+			}
+			continue;
+		}
+		step = (uint64_t)LARGE_PAGES << 9 * (l - 1);
 		if (!e) {
 			if (n)
 				break;
 			at = (at / KEEL_PAGE_SIZE / step + 1) * step * KEEL_PAGE_SIZE;
 			continue;
 		}
-		if (l)
-			e = (e & ~PTE_PS) + (at & (step * KEEL_PAGE_SIZE - KEEL_PAGE_SIZE));
+		e = (e & ~PTE_PS) + (at & (step * KEEL_PAGE_SIZE - KEEL_PAGE_SIZE));
 		if (!n) {
 			*va = at;
 			*pte = e;
@@ -335,7 +349,7 @@ uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64
 			break;
 		}
 		/* The rest of a large leaf continues by construction. */
-		step = l ? step - (at / KEEL_PAGE_SIZE) % step : 1;
+		step -= (at / KEEL_PAGE_SIZE) % step;
 		n += step;
 		at += step * KEEL_PAGE_SIZE;
 	}

@@ -259,7 +259,7 @@ static void save(struct mvcpu *v, const struct sigcontext_64 *s)
 
 	f->rip = s->ip;
 	f->rsp = s->sp;
-	f->rflags = s->flags;
+	f->rflags = (s->flags & ~(uint64_t)KEEL_RFLAGS_IF) | (v->page->if_enabled ? KEEL_RFLAGS_IF : 0);
 	f->rax = s->ax;
 	f->rbx = s->bx;
 	f->rcx = s->cx;

@@ -18,7 +18,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,6 +56,8 @@ struct ring3 {
 	int64_t ready_err;
 	uint32_t ready_step;
 	struct mon_fatal fatal; /* copied when K reported it */
+	struct keel_frame seen; /* where K was when it was stopped from outside */
+	bool have_seen;
 	uint64_t remote_calls, sleeps;
 };
 
@@ -349,12 +353,48 @@ static bool layers_ok(struct ring3 *b)
 	return !b->p->opt->require_sandbox;
 }
 
+/* Where is it? Asked when it is stopped for no fault of its own, as by a timeout. */
+static void look(struct ring3 *b)
+{
+	struct user_regs_struct r;
+	struct keel_frame *f = &b->seen;
+	int status;
+
+	if (ptrace(PTRACE_SEIZE, b->k.pid, NULL, NULL))
+		return;
+	if (!ptrace(PTRACE_INTERRUPT, b->k.pid, NULL, NULL) && waitpid(b->k.pid, &status, __WALL) == b->k.pid &&
+	    WIFSTOPPED(status) && !ptrace(PTRACE_GETREGS, b->k.pid, NULL, &r)) {
+		f->rip = r.rip;
+		f->rsp = r.rsp;
+		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) | (b->p->vcpu[0]->if_enabled ? KEEL_RFLAGS_IF : 0);
+		f->rax = r.rax;
+		f->rbx = r.rbx;
+		f->rcx = r.rcx;
+		f->rdx = r.rdx;
+		f->rsi = r.rsi;
+		f->rdi = r.rdi;
+		f->rbp = r.rbp;
+		f->r8 = r.r8;
+		f->r9 = r.r9;
+		f->r10 = r.r10;
+		f->r11 = r.r11;
+		f->r12 = r.r12;
+		f->r13 = r.r13;
+		f->r14 = r.r14;
+		f->r15 = r.r15;
+		/* Inside the monitor the guest's own place is the call it made. */
+		b->have_seen = r.rip < KEEL_VA_END;
+	}
+}
+
 static void ring3_stop(struct partition *p)
 {
 	struct ring3 *b = p->backend;
 
 	__atomic_store_n(&b->stopping, true, __ATOMIC_SEQ_CST);
 	if (b->k.pid > 0) {
+		if (p->outcome.kind == OUTCOME_TIMEOUT || p->outcome.kind == OUTCOME_STOPPED)
+			look(b);
 		kill(b->k.pid, SIGKILL);
 		if (b->reaping)
 			pthread_join(b->reaper, NULL);
@@ -546,6 +586,9 @@ static bool ring3_snapshot(struct partition *p, unsigned int vcpu, struct crash_
 	}
 	if (b->fatal.kind) {
 		c->regs = b->fatal.regs;
+		c->have_regs = true;
+	} else if (b->have_seen) {
+		c->regs = b->seen;
 		c->have_regs = true;
 	} else if (v->guest_rsp) {
 		/* The guest last left through the gate: its frame starts at the return address. */
