@@ -10,9 +10,10 @@
 #
 # The layout is described by four compilers; they must agree before there is one.
 set -eu
-abi=$1 out=$2
+abi=$(cd "$1" && pwd)
+mkdir -p "$2"
+out=$(cd "$2" && pwd)
 gcc=gcc clang=${CLANG:-clang}
-mkdir -p "$out"
 structs=$(sed -nE 's/^(typedef )?struct (keel_[a-z0-9_]+) \{$/\2/p' "$abi"/include/keel/*.h | sort)
 
 {
@@ -60,11 +61,12 @@ layout() {
 	}' | LC_ALL=C sort -k1,1 -k2,2n | cut -d' ' -f3-
 }
 
-object() { "$@" -std=gnu11 -gdwarf-4 -O0 -ffreestanding -I"$abi/include" -c "$out/types.c"; }
-object $gcc -m64 -o "$out/types-gcc.o"
-object $gcc -m32 -o "$out/types-m32.o"
-object "$clang" -m64 -o "$out/types-clang.o"
-object "$clang" --target=powerpc64-linux-gnu -o "$out/types-be.o"
+# Relative names: descriptions hold no path of a machine.
+object() { (cd "$out" && "$@" -std=gnu11 -gdwarf-4 -O0 -ffreestanding -I"$abi/include" -c types.c); }
+object $gcc -m64 -o types-gcc.o
+object $gcc -m32 -o types-m32.o
+object "$clang" -m64 -o types-clang.o
+object "$clang" --target=powerpc64-linux-gnu -o types-be.o
 layout "$out/types-gcc.o" >"$out/layout.txt"
 for t in m32 clang be; do
 	layout "$out/types-$t.o" >"$out/layout-$t.txt"
