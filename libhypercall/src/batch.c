@@ -41,7 +41,8 @@ static bool join(struct keel_mmu_record *last, const struct keel_mmu_record *r)
 		return true;
 	}
 	/* Not downwards for PROTECT: it can fail at a hole, and must have done what was asked before that. */
-	if (r->op != KEEL_MMU_PROTECT && follows(r->va, r->len, last->va) && (!map || follows(r->gpa, r->len, last->gpa))) {
+	if (r->op != KEEL_MMU_PROTECT && follows(r->va, r->len, last->va) &&
+	    (!map || follows(r->gpa, r->len, last->gpa))) {
 		if (last->va + last->len < last->va)
 			return false;
 		last->va = r->va;

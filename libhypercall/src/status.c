@@ -27,18 +27,21 @@ const char *keel_status_name(unsigned int code)
 
 bool keel_status_valid(keel_s64 status)
 {
-	int at = KEEL_STATUS_AT(status);
+	int at, bit;
 
+	/* The range first: the most negative number has no negation to take apart. */
 	if (status == KEEL_OK)
 		return true;
 	if (status > 0 || status < -0xffffff)
 		return false;
 	if (!KEEL_STATUS_CODE(status) || KEEL_STATUS_CODE(status) >= KEEL_E_COUNT)
 		return false;
+	at = KEEL_STATUS_AT(status);
+	bit = KEEL_STATUS_FLAGBIT(status);
 	if (at > KEEL_AT_ARG(5) && at < KEEL_AT_FIELD(1))
 		return false;
 	/* A flag word has at most 64 bits, and a bit is of some word. */
-	return KEEL_STATUS_FLAGBIT(status) < 64 && (KEEL_STATUS_FLAGBIT(status) < 0 || at);
+	return bit < 64 && (bit < 0 || at);
 }
 
 struct text {
@@ -69,12 +72,14 @@ static void put_number(struct text *t, const char *before, keel_u64 v)
 size_t keel_status_format(char *buf, size_t n, keel_s64 status)
 {
 	struct text t = { buf, n, 0 };
-	int at = KEEL_STATUS_AT(status), bit = KEEL_STATUS_FLAGBIT(status);
+	int at, bit;
 
 	if (!keel_status_valid(status)) {
 		/* Not a status at all: the number as it is. */
 		put_number(&t, status < 0 ? "status -" : "status ", status < 0 ? -(keel_u64)status : (keel_u64)status);
 	} else {
+		at = KEEL_STATUS_AT(status);
+		bit = KEEL_STATUS_FLAGBIT(status);
 		put(&t, names[KEEL_STATUS_CODE(status)]);
 		if (at >= KEEL_AT_FIELD(1))
 			put_number(&t, " (field ", (keel_u64)(at - KEEL_AT_FIELD(0)));

@@ -229,8 +229,8 @@ static void resubmits_from_done(void **state)
 	/* 10, 10, 5 + unmap, then 10 and 10. */
 	assert_int_equal(b.calls, 5);
 	for (int i = 0; i < 25; i++)
-		assert_int_equal(h.m.page[i], i == 3 ? 0 :
-							     (uint64_t)(0x100 + i) << 4 | 8 |
+		assert_int_equal(h.m.page[i], i == 3 ? 0
+						     : (uint64_t)(0x100 + i) << 4 | 8 |
 							       (i > 3 && i < 24 ? KEEL_PROT_X : KEEL_PROT_W));
 }
 
@@ -264,12 +264,12 @@ static void reports_the_failing_page(void **state)
 static void survives_a_host_that_makes_no_sense(void **state)
 {
 	static const struct keel_ret nonsense[] = {
-		{ 0, 0 },				/* success, no progress */
-		{ 0, 3 },				/* more records than there were */
-		{ 0, 0xffffffff },			/* likewise */
-		{ 0, 2 | KEEL_U64(1) << 32 },		/* pages of a record behind the last */
-		{ 0, KEEL_U64(1) << 32 },		/* all pages of the first record, yet not done */
-		{ 0, KEEL_U64(0xffffffff) << 32 },	/* far more */
+		{ 0, 0 },			   /* success, no progress */
+		{ 0, 3 },			   /* more records than there were */
+		{ 0, 0xffffffff },		   /* likewise */
+		{ 0, 2 | KEEL_U64(1) << 32 },	   /* pages of a record behind the last */
+		{ 0, KEEL_U64(1) << 32 },	   /* all pages of the first record, yet not done */
+		{ 0, KEEL_U64(0xffffffff) << 32 }, /* far more */
 	};
 
 	(void)state;

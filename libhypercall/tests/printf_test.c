@@ -18,13 +18,13 @@ void keel_write(const char *buf, size_t len)
 #pragma GCC diagnostic ignored "-Wformat"
 #pragma GCC diagnostic ignored "-Wformat-nonliteral"
 
-#define SAME(...)                                                                                                      \
-	do {                                                                                                           \
-		char want_[256], got_[256];                                                                            \
-		int len_ = snprintf(want_, sizeof(want_), __VA_ARGS__);                                                \
-                                                                                                                       \
-		assert_int_equal(keel_snprintf(got_, sizeof(got_), __VA_ARGS__), len_);                                \
-		assert_string_equal(got_, want_);                                                                      \
+#define SAME(...)                                                                       \
+	do {                                                                            \
+		char want_[256], got_[256];                                             \
+		int len_ = snprintf(want_, sizeof(want_), __VA_ARGS__);                 \
+                                                                                        \
+		assert_int_equal(keel_snprintf(got_, sizeof(got_), __VA_ARGS__), len_); \
+		assert_string_equal(got_, want_);                                       \
 	} while (0)
 
 static void integers(void **state)

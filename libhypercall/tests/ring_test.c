@@ -113,7 +113,8 @@ static void random_traffic_matches_a_queue(void **state)
 				for (size_t i = 0; i < n; i++)
 					buf[i] = (uint8_t)(byte + i);
 				moved = keel_ring_push(&p, buf, n);
-				assert_int_equal(moved, n < way[w].size - (head - tail) ? n : way[w].size - (head - tail));
+				assert_int_equal(moved,
+						 n < way[w].size - (head - tail) ? n : way[w].size - (head - tail));
 				memcpy(queue + head, buf, (size_t)moved);
 				head += (size_t)moved;
 				byte = (uint8_t)(byte + moved);

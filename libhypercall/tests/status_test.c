@@ -37,7 +37,8 @@ static void words(void **state)
 	assert_string_equal(text(KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_FIELD(6))), "RANGE (field 6)");
 	assert_string_equal(text(KEEL_STATUS_BIT(KEEL_E_NOTSUP, KEEL_AT_ARG(2), 63)), "NOTSUP (argument 2, bit 63)");
 	assert_string_equal(text(KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_FIELD(3), 0)), "INVAL (field 3, bit 0)");
-	assert_string_equal(text(KEEL_STATUS_BIT(KEEL_E_TIMEDOUT, KEEL_AT_FIELD(239), 63)), "TIMEDOUT (field 239, bit 63)");
+	assert_string_equal(text(KEEL_STATUS_BIT(KEEL_E_TIMEDOUT, KEEL_AT_FIELD(239), 63)),
+			    "TIMEDOUT (field 239, bit 63)");
 }
 
 static void what_is_no_status_is_shown_as_a_number(void **state)
@@ -51,7 +52,7 @@ static void what_is_no_status_is_shown_as_a_number(void **state)
 	assert_string_equal(text(KEEL_STATUS(KEEL_E_INVAL, 6)), "status -1541"); /* between arguments and fields */
 	assert_false(keel_status_valid(KEEL_STATUS(KEEL_E_INVAL, 16)));
 	assert_false(keel_status_valid(-(0x410000 | 2 << 8 | KEEL_E_INVAL))); /* bit 64 */
-	assert_false(keel_status_valid(-(0x010000 | KEEL_E_INVAL)));			/* a bit of what? */
+	assert_false(keel_status_valid(-(0x010000 | KEEL_E_INVAL)));	      /* a bit of what? */
 	assert_false(keel_status_valid(-(INT64_C(0x1000000) | KEEL_E_INVAL)));
 }
 

@@ -6,8 +6,8 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } groups[] = {
-	{ "batch", batch_tests },   { "clock", clock_tests }, { "event", event_tests },   { "printf", printf_tests },
-	{ "ring", ring_tests },	    { "start", start_tests }, { "status", status_tests },
+	{ "batch", batch_tests }, { "clock", clock_tests }, { "event", event_tests },	{ "printf", printf_tests },
+	{ "ring", ring_tests },	  { "start", start_tests }, { "status", status_tests },
 };
 
 int main(int argc, char **argv)
