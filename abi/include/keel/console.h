@@ -6,7 +6,8 @@
  *
  * Output: after publishing, the guest calls console_kick only if out_wake is
  * set. The host clears out_wake, drains, sets it, and looks again before it
- * sleeps. Input: the host raises the bound console port when input arrives or,
+ * sleeps. Each side has a full barrier between its store and its look at the
+ * other's, or both could miss. Input: the host raises the bound console port when input arrives or,
  * with in_wake's KEEL_CONSOLE_WANT_SPACE set, when output space came free.
  * An index further apart than the size is the guest's error: the host drops
  * the ring, says so once, and the partition goes on without it.
