@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT OR BSD-2-Clause-Patent
 # check.sh O - the `lib` stage: unit tests, builds of every kind, the SDK. Prints KTAP.
 # CC, CLANG and MAKE come from the makefile. What the environment lacks is an error.
+# shellcheck disable=SC2317 # functions are called through try
 set -u
 
 O=$(cd "$1" && pwd) || exit 2
@@ -78,7 +79,8 @@ headers_alone()
 # library COMPILER FLAGS: build it, and look at what came out.
 library()
 {
-	rm -rf "$tmp/lib" && mkdir "$tmp/lib" || return 1
+	rm -rf "${tmp:?}/lib"
+	mkdir "$tmp/lib" || return 1
 	for f in libhypercall/src/*; do
 		# shellcheck disable=SC2086
 		$1 -std=gnu11 $guest $2 $include -c -o "$tmp/lib/$(basename "$f").o" "$f" || return 1
@@ -113,7 +115,7 @@ pure_parts_alone()
 unwind_info()
 {
 	for f in keel_gate keel_entry_trap keel_entry_event keel_entry_dump keel_entry_double entry_common; do
-		at=$(nm "$sdk/hello.elf" | awk -v f=$f '$3 == f { print $1 }')
+		at=$(nm "$sdk/hello.elf" | awk -v f="$f" '$3 == f { print $1 }')
 		[ -n "$at" ] || { echo "$f is not in the image"; return 1; }
 		readelf --debug-dump=frames "$sdk/hello.elf" 2>/dev/null | grep -q "FDE.*pc=$at\.\." ||
 			{ echo "$f has no unwind information"; return 1; }
@@ -146,12 +148,23 @@ image()
 		exit bad
 	}' "$tmp/elf" >"$tmp/facts" || { cat "$tmp/facts"; return 1; }
 	read -r entry start size <"$tmp/facts"
-	[ $((entry)) -ge $((start)) ] && [ $((entry)) -lt $((start + size)) ] ||
-		{ echo "entry $entry is outside of the code at $start, $size bytes"; return 1; }
+	if [ $((entry)) -lt $((start)) ] || [ $((entry)) -ge $((start + size)) ]; then
+		echo "entry $entry is outside of the code at $start, $size bytes"
+		return 1
+	fi
 	# Payloads: the ABI version, and BASE and CONSOLE required.
 	readelf -x .note.Keel "$1" | awk '/^ *0x/ { for (i = 2; i <= 5; i++) printf "%s", $i }' >"$tmp/hex"
 	grep -q '0500000008000000010000004b65656c000000000100000000000000' "$tmp/hex" || { echo "no ABI note"; return 1; }
 	grep -q '0500000010000000020000004b65656c000000000104000000000000' "$tmp/hex" || { echo "no REQUIRED note"; return 1; }
+}
+
+# The check above is one that can fail: p_flags of the first segment become RWX.
+image_check_sees()
+{
+	cp "$sdk/hello.elf" "$sdk/planted.elf" &&
+		printf '\007' | dd of="$sdk/planted.elf" bs=1 seek=68 conv=notrunc 2>/dev/null || return 1
+	image "$sdk/planted.elf" && { echo "accepted"; return 1; }
+	grep -q "writable and executable" "$tmp/facts"
 }
 
 # boot FILE: does it say what hello says?
@@ -165,7 +178,7 @@ boot()
 	ABI 1.0 rc 1 on HOST
 	96 MiB of RAM, command line "first second=2"
 	END
-	[ $status -eq 0 ] || { echo "exit status $status"; cat "$tmp/said" "$tmp/errors"; return 1; }
+	[ "$status" -eq 0 ] || { echo "exit status $status"; cat "$tmp/said" "$tmp/errors"; return 1; }
 	diff -u "$tmp/want" "$tmp/text"
 }
 
@@ -232,6 +245,7 @@ for i in hello hello-clang hello-cxx hello-moved; do
 	try "$i is a sound image" image "$sdk/$i.elf"
 	try "$i runs" boot "$sdk/$i.elf"
 done
+try "a writable and executable segment is seen" image_check_sees
 try "assembly has unwind information" unwind_info
 
 echo "1..$number"
