@@ -37,3 +37,11 @@ $(O)/libkeelhal-pv.a: $(HAL_PV_OBJ)
 	$(Q)$(AR) rcsD $@ $^
 
 -include $(HAL_NATIVE_OBJ:.o=.d) $(HAL_PV_OBJ:.o=.d)
+
+.PHONY: audit check-audit
+audit: ## List what in a guest image will not work on Keel: make audit IMAGE=x
+	$(Q)$(if $(IMAGE),,$(error usage: make audit IMAGE=file))$(HALDIR)/audit.sh $(IMAGE)
+
+CHECK_STAGES += audit
+check-audit: $(SAMPLES_PV) $(O)/samples/hello.elf
+	$(Q)$(HALDIR)/test-audit.sh $(O)/audit "$(CC)" "$(GUEST_LDFLAGS)" $(O)/samples/hello.elf $(SAMPLES_PV)
