@@ -157,7 +157,7 @@ mret mon_event_batch(struct mvcpu *v, const uint64_t *a)
 		if (status != KEEL_OK)
 			break;
 	}
-	v->work = done;
+	mon_work(v, MON_CALL_event_batch, done);
 	return MRET(status, done);
 }
 

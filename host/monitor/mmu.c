@@ -172,7 +172,7 @@ static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint6
 		}
 	}
 	pend_flush(&p);
-	v->work += MON_MMU_PAGES - budget;
+	mon_work(v, MON_CALL_mmu_batch, MON_MMU_PAGES - budget);
 	*value = (KEEL_BUG(12) && i ? i - 1 : i) | part << 32;
 	return status;
 }
@@ -302,7 +302,8 @@ static int64_t harvest_check(const uint64_t *a, int64_t form, uint64_t *pages)
 }
 
 /* Set and clear leaf flags of every mapped page of a range, the cache following. */
-static mret harvest_flags(struct mvcpu *v, const uint64_t *a, uint64_t pages, uint64_t set, uint64_t clear)
+static mret harvest_flags(struct mvcpu *v, enum mon_call call, const uint64_t *a, uint64_t pages, uint64_t set,
+			  uint64_t clear)
 {
 	struct mon *m = v->mon;
 	struct pend p = { .v = v };
@@ -321,7 +322,7 @@ static mret harvest_flags(struct mvcpu *v, const uint64_t *a, uint64_t pages, ui
 		}
 	}
 	pend_flush(&p);
-	v->work = pages;
+	mon_work(v, call, pages);
 	return MRET(status, pages);
 }
 
@@ -343,7 +344,7 @@ mret mon_harvest_start(struct mvcpu *v, const uint64_t *a)
 	if (!m->as0.tracked)
 		for (uint64_t i = 0; i < m->ram_size / KEEL_PAGE_SIZE / 8; i++)
 			m->hostlog[i] = 0;
-	return harvest_flags(v, a, pages, PTE_TRACK, PTE_D);
+	return harvest_flags(v, MON_CALL_harvest_start, a, pages, PTE_TRACK, PTE_D);
 }
 
 mret mon_harvest_stop(struct mvcpu *v, const uint64_t *a)
@@ -353,7 +354,7 @@ mret mon_harvest_stop(struct mvcpu *v, const uint64_t *a)
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
-	return harvest_flags(v, a, pages, 0, PTE_TRACK | PTE_D);
+	return harvest_flags(v, MON_CALL_harvest_stop, a, pages, 0, PTE_TRACK | PTE_D);
 }
 
 /* Was this page written by somebody other than the guest through a tracked mapping? */
@@ -396,14 +397,14 @@ mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
 			}
 		}
 	}
-	harvest_flags(v, a, pages, 0, KEEL_BUG(14) ? 0 : PTE_D);
+	harvest_flags(v, MON_CALL_harvest_collect, a, pages, 0, KEEL_BUG(14) ? 0 : PTE_D);
 	mon_copy_out(m, bitmap, bits, bytes);
 	return MRET(KEEL_OK, pages | written << 32);
 }
 
 /* MEMORY */
 
-static int64_t memory_check(struct mvcpu *v, const uint64_t *a, uint64_t *pages)
+static int64_t memory_check(struct mvcpu *v, enum mon_call call, const uint64_t *a, uint64_t *pages)
 {
 	if (a[0] % KEEL_PAGE_SIZE)
 		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(1));
@@ -414,14 +415,14 @@ static int64_t memory_check(struct mvcpu *v, const uint64_t *a, uint64_t *pages)
 	*pages = a[1] / KEEL_PAGE_SIZE;
 	if (*pages > MON_MEMORY_PAGES)
 		*pages = MON_MEMORY_PAGES;
-	v->work = *pages;
+	mon_work(v, call, *pages);
 	return KEEL_OK;
 }
 
 mret mon_memory_release(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pages;
-	int64_t status = memory_check(v, a, &pages);
+	int64_t status = memory_check(v, MON_CALL_memory_release, a, &pages);
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
@@ -437,7 +438,7 @@ mret mon_memory_release(struct mvcpu *v, const uint64_t *a)
 mret mon_memory_populate(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pages;
-	int64_t status = memory_check(v, a, &pages);
+	int64_t status = memory_check(v, MON_CALL_memory_populate, a, &pages);
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);

@@ -118,14 +118,13 @@ struct mvcpu {
 	struct mon *mon;
 	struct keel_vcpu *page;
 	uint32_t id;
-	uint32_t dumping;	   /* the dump event was delivered and has not returned */
+	uint32_t illegal;	   /* KEEL_CF_NOBATCH in a multicall, KEEL_CF_NODUMP in the dump handler */
 	uint64_t iret_cs, iret_ss; /* selectors of guest-kernel mode on this backend */
 	struct keel_frame cur;	   /* context the exit path resumes */
 	uint32_t kick_seq;	   /* moves with every kick; vcpu_wait blocks on it */
-	uint32_t in_multicall;
+	uint32_t reserved2;
 	struct mon_entry entry[KEEL_CLASS_COUNT];
 	uint64_t timer_deadline; /* guest ns, KEEL_TIME_NEVER = off */
-	uint64_t work;		 /* of the running call, for STATS */
 	uint32_t calls_made;	 /* trace position */
 	uint32_t reserved;
 	struct mon_trace trace[MON_TRACE];
@@ -176,6 +175,7 @@ struct mon {
 	uint64_t accepted[KEEL_FEATURE_WORDS];
 	uint64_t callable; /* bit per extension that may be called now */
 	bool frozen;
+	uint8_t legal[MON_MAX_CALLS]; /* by call: implemented, and callable since freeze or early */
 	struct as as0;
 	uint64_t console_gpa; /* registered ring, ~0 = none */
 	uint64_t port_used[64];
@@ -206,10 +206,22 @@ bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len);
 bool mon_copy_in(const struct mon *m, void *dst, uint64_t gpa, uint64_t len);
 bool mon_copy_out(struct mon *m, uint64_t gpa, const void *src, uint64_t len);
 
-/* One handler per served call, named after it; missing ones do not link. */
+/* Places in hypercalls.def, for the counters. */
 #define A(kind, name) 0
 #define Z 0
 #define KEEL_EXT(...)
+#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) MON_CALL_##name,
+enum mon_call {
+#include "hypercalls.def"
+};
+#undef KEEL_CALL
+
+static inline void mon_work(struct mvcpu *v, enum mon_call call, uint64_t work)
+{
+	v->count[call].work += work;
+}
+
+/* One handler per served call, named after it; missing ones do not link. */
 #define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) \
 	mret mon_##name(struct mvcpu *v, const uint64_t *a);
 #include "hypercalls.def"

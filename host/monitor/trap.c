@@ -54,12 +54,12 @@ void mon_exit(struct mvcpu *v)
 	struct keel_vcpu *page = v->page;
 
 	__atomic_store_n(&v->attn, 0, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&v->dump_pending, __ATOMIC_RELAXED) && !v->dumping) {
+	if (__atomic_load_n(&v->dump_pending, __ATOMIC_RELAXED) && !(v->illegal & KEEL_CF_NODUMP)) {
 		if (!v->entry[KEEL_CLASS_DUMP].entry) {
 			v->dump_pending = 0; /* KEEL-TRAP-22: not kept for later */
 		} else if (slot_free(v, KEEL_CLASS_DUMP)) {
 			v->dump_pending = 0;
-			v->dumping = 1;
+			v->illegal |= KEEL_CF_NODUMP;
 			enter(v, KEEL_CLASS_DUMP, 0, 0, 0);
 			return;
 		}
@@ -129,7 +129,7 @@ mret mon_trap_return(struct mvcpu *v, const uint64_t *a)
 	if (f.rip >> 47)
 		return MERR(KEEL_E_RANGE, KEEL_AT_FIELD(7));
 	if (a[0] == KEEL_CLASS_DUMP)
-		v->dumping = 0;
+		v->illegal &= ~KEEL_CF_NODUMP;
 	v->page->if_enabled = !!(f.rflags & KEEL_RFLAGS_IF);
 	f.rflags = (f.rflags & RFLAGS_GUEST) | RFLAGS_FIXED;
 	v->cur = f;
