@@ -4,7 +4,7 @@
 
 LIBH := libhypercall
 LIBH_PURE := batch event ring clock start status
-LIBH_SRC := $(addprefix $(LIBH)/src/,$(LIBH_PURE:=.c) trap.c guest.c console.c printf.c mem.c gate.S entry.S)
+LIBH_SRC := $(addprefix $(LIBH)/src/,$(LIBH_PURE:=.c) trap.c repeat.c guest.c console.c printf.c mem.c gate.S entry.S)
 LIBH_OBJ := $(LIBH_SRC:$(LIBH)/src/%=$(O)/libhypercall/%.o)
 
 # How guest code is compiled. Without SSE, so that handlers need not save it.

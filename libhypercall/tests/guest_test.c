@@ -13,6 +13,7 @@
 
 #include <hypercall/batch.h>
 #include <hypercall/guest.h>
+#include <hypercall/repeat.h>
 #include <hypercall/ring.h>
 
 #include "unit.h"
@@ -68,6 +69,10 @@ static struct host {
 	keel_u8 returned_if;	    /* IF when it was called */
 	keel_u8 returned_state;
 	keel_u64 now;
+	keel_u64 bound;	   /* units of work one bounded call does */
+	keel_u64 fail_at;  /* unit that fails with NOENT, counted from 1; 0 = none */
+	keel_u64 worked;   /* units done so far */
+	keel_u64 nonsense; /* a value to answer bounded calls with instead; 0 = none */
 
 	char console[4096]; /* by console_write */
 	size_t console_len;
@@ -109,6 +114,37 @@ static struct keel_ret trap_return(keel_u64 class)
 	slot->state = KEEL_SLOT_FREE;
 	host.page.if_enabled = (host.returned.rflags & KEEL_RFLAGS_IF) != 0;
 	fake_resume(&host.returned);
+}
+
+/* A call that does at most host.bound of `units`. */
+static struct keel_ret bounded(keel_u64 units)
+{
+	keel_u64 n = units < host.bound ? units : host.bound;
+
+	if (host.nonsense)
+		return (struct keel_ret){ 0, host.nonsense - 1 };
+	if (host.fail_at && host.worked + n >= host.fail_at) {
+		n = host.fail_at - 1 - host.worked;
+		host.worked += n;
+		return (struct keel_ret){ KEEL_STATUS(KEEL_E_NOENT, 0), n };
+	}
+	host.worked += n;
+	return (struct keel_ret){ 0, n };
+}
+
+static struct keel_ret multicall(const keel_u64 *a)
+{
+	struct keel_multicall_result *result = va_of(a[2]);
+	const struct keel_multicall *entry = va_of(a[0]);
+	keel_u64 i;
+
+	for (i = 0; i < a[1] && i < host.bound; i++) {
+		result[i].status = entry[i].id == 0xbad ? -KEEL_E_NOSYS : 0;
+		result[i].cookie = entry[i].cookie;
+		if (result[i].status && a[3] & KEEL_MULTICALL_STOP_ON_ERROR)
+			return (struct keel_ret){ 0, i + 1 };
+	}
+	return (struct keel_ret){ 0, i };
 }
 
 /* Called by the gate, on the gate's stack. */
@@ -158,6 +194,23 @@ struct keel_ret fake_call(const struct fake_call *c)
 		host.ring = va_of(a[0]);
 		keel_ring_attach(&host.ring_out, host.ring, KEEL_RING_HOST_OUT);
 		return ok;
+	case KEEL_CALL_MEMORY_RELEASE:
+	case KEEL_CALL_MEMORY_POPULATE:
+		return bounded(a[1] / 4096);
+	case KEEL_CALL_HARVEST_START:
+	case KEEL_CALL_HARVEST_STOP:
+		return bounded(a[2] / 4096);
+	case KEEL_CALL_HARVEST_COLLECT: {
+		struct keel_ret ret = bounded(a[2] / 4096);
+
+		/* Each fourth page was written. */
+		ret.value |= ret.value / 4 << 32;
+		return ret;
+	}
+	case KEEL_CALL_EVENT_BATCH:
+		return bounded(a[1]);
+	case KEEL_CALL_MULTICALL:
+		return multicall(a);
 	case KEEL_CALL_CRASH:
 		if (a[2])
 			memcpy(host.message, va_of(a[1]), a[2]);
@@ -233,13 +286,13 @@ static void wrappers_are_typed(void **state)
 	keel_harvest_collect(keel_as(1), 2, 3, keel_gpa(4));
 	keel_time_set_timer(KEEL_TIME_NEVER);
 	keel_console_write(1, 2, 3, 4, 5);
-	keel_multicall(keel_gpa(1), 2, keel_gpa(3), 4);
+	keel_stats_read(keel_gpa(1), 2, 3);
 	assert_call(0, KEEL_CALL_MMU_BATCH, 7, 0x8000, 9, 10, 0);
 	assert_call(1, KEEL_CALL_EVENT_SEND, 0x12345678, 0, 0, 0, 0);
 	assert_call(2, KEEL_CALL_HARVEST_COLLECT, 1, 2, 3, 4, 0);
 	assert_call(3, KEEL_CALL_TIME_SET_TIMER, KEEL_TIME_NEVER, 0, 0, 0, 0);
 	assert_call(4, KEEL_CALL_CONSOLE_WRITE, 1, 2, 3, 4, 5);
-	assert_call(5, KEEL_CALL_MULTICALL, 1, 2, 3, 4, 0);
+	assert_call(5, KEEL_CALL_STATS_READ, 1, 2, 3, 0, 0);
 }
 
 static void status_and_value_come_back(void **state)
@@ -884,6 +937,110 @@ static void batches_go_through_the_gate(void **state)
 	assert_call(0, KEEL_CALL_MMU_BATCH, 0, keel_gpa_of(recs).v, 1, 0, 0);
 }
 
+/* Bounded calls, repeated */
+
+static void assert_ret(struct keel_ret ret, keel_s64 status, keel_u64 value)
+{
+	assert_int_equal(ret.status, status);
+	assert_int_equal(ret.value, value);
+}
+
+static void ranges_are_worked_off(void **state)
+{
+	(void)state;
+	host.bound = 100;
+	assert_ret(keel_memory_release_all(keel_gpa(0x200000), 250 * 4096), 0, 250);
+	assert_int_equal(host.calls, 3);
+	assert_call(0, KEEL_CALL_MEMORY_RELEASE, 0x200000, 250 * 4096, 0, 0, 0);
+	assert_call(2, KEEL_CALL_MEMORY_RELEASE, 0x200000 + 200 * 4096, 50 * 4096, 0, 0, 0);
+	assert_ret(keel_memory_populate_all(keel_gpa(0), 100 * 4096), 0, 100);
+	assert_int_equal(host.calls, 4);
+	assert_ret(keel_harvest_start_all(keel_as(3), 0x10000000, 150 * 4096, KEEL_HARVEST_DIRTY), 0, 150);
+	assert_call(5, KEEL_CALL_HARVEST_START, 3, 0x10000000 + 100 * 4096, 50 * 4096, KEEL_HARVEST_DIRTY, 0);
+	assert_ret(keel_harvest_stop_all(keel_as(3), 0x10000000, 150 * 4096), 0, 150);
+	assert_call(7, KEEL_CALL_HARVEST_STOP, 3, 0x10000000 + 100 * 4096, 50 * 4096, 0, 0);
+	/* An error in the middle says how far it came. */
+	host.worked = 0;
+	host.fail_at = 131;
+	assert_ret(keel_memory_release_all(keel_gpa(0), 250 * 4096), KEEL_STATUS(KEEL_E_NOENT, 0), 130);
+	/* An empty range is the host's to reject. */
+	host.refuse_id = KEEL_CALL_MEMORY_RELEASE;
+	host.refuse_status = KEEL_STATUS(KEEL_E_INVAL, 2);
+	assert_ret(keel_memory_release_all(keel_gpa(0), 0), KEEL_STATUS(KEEL_E_INVAL, 2), 0);
+}
+
+static void a_bitmap_is_put_together(void **state)
+{
+	(void)state;
+	host.bound = 128;
+	assert_ret(keel_harvest_collect_all(keel_as(0), 0x10000000, 300 * 4096, keel_gpa(0x8000)), 0,
+		   300 | KEEL_U64(75) << 32);
+	assert_int_equal(host.calls, 3);
+	assert_call(2, KEEL_CALL_HARVEST_COLLECT, 0, 0x10000000 + 256 * 4096, 44 * 4096, 0x8000 + 32, 0);
+	/* To stop within a word of the bitmap is against the rules. */
+	host.bound = 100;
+	assert_ret(keel_harvest_collect_all(keel_as(0), 0x10000000, 300 * 4096, keel_gpa(0x8000)),
+		   KEEL_STATUS(KEEL_E_STATE, 0), 0);
+}
+
+static void event_records_are_worked_off(void **state)
+{
+	(void)state;
+	host.bound = 512;
+	assert_ret(keel_event_batch_all(keel_gpa(0x8000), 1000), 0, 1000);
+	assert_call(1, KEEL_CALL_EVENT_BATCH, 0x8000 + 512 * 8, 488, 0, 0, 0);
+	assert_ret(keel_event_batch_all(keel_gpa(0x8000), 0), 0, 0);
+	assert_int_equal(host.calls, 3);
+	host.worked = 0;
+	host.fail_at = 600;
+	assert_ret(keel_event_batch_all(keel_gpa(0x8000), 1000), KEEL_STATUS(KEEL_E_NOENT, 0), 599);
+}
+
+static void multicalls_are_worked_off(void **state)
+{
+	static struct keel_multicall entry[150];
+	static struct keel_multicall_result result[150];
+
+	(void)state;
+	for (keel_u64 i = 0; i < 150; i++)
+		entry[i].cookie = i;
+	host.bound = KEEL_MULTICALL_MAX;
+	assert_ret(keel_multicall_all(keel_gpa_of(entry), 150, keel_gpa_of(result), 0, NULL), 0, 150);
+	assert_int_equal(host.calls, 3);
+	for (keel_u64 i = 0; i < 150; i++)
+		assert_int_equal(result[i].cookie, i);
+	entry[70].id = 0xbad;
+	assert_ret(keel_multicall_all(keel_gpa_of(entry), 150, keel_gpa_of(result), 0, NULL), 0, 150);
+	assert_int_equal(result[70].status, -KEEL_E_NOSYS);
+	assert_ret(keel_multicall_all(keel_gpa_of(entry), 150, keel_gpa_of(result), KEEL_MULTICALL_STOP_ON_ERROR,
+				      result),
+		   0, 71);
+	/* Right at the bound of one call: not taken for an early return. */
+	entry[70].id = 0;
+	entry[63].id = 0xbad;
+	assert_ret(keel_multicall_all(keel_gpa_of(entry), 150, keel_gpa_of(result), KEEL_MULTICALL_STOP_ON_ERROR,
+				      result),
+		   0, 64);
+}
+
+static void no_progress_is_an_end(void **state)
+{
+	static const keel_u64 value[] = { 0, 11, 0xffffffff };
+
+	(void)state;
+	for (size_t i = 0; i < keel_array_size(value); i++) {
+		host.nonsense = value[i] + 1;
+		assert_int_equal(keel_memory_release_all(keel_gpa(0), 10 * 4096).status, KEEL_STATUS(KEEL_E_STATE, 0));
+		assert_int_equal(keel_event_batch_all(keel_gpa(0), 10).status, KEEL_STATUS(KEEL_E_STATE, 0));
+		assert_int_equal(keel_harvest_collect_all(keel_as(0), 0, 10 * 4096, keel_gpa(0)).status,
+				 KEEL_STATUS(KEEL_E_STATE, 0));
+	}
+	assert_int_equal(host.calls, 9);
+	host.bound = 0;
+	assert_int_equal(keel_multicall_all(keel_gpa(0), 10, keel_gpa(0), 0, NULL).status,
+			 KEEL_STATUS(KEEL_E_STATE, 0));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -915,6 +1072,11 @@ int main(void)
 		cmocka_unit_test_setup(waiting_leaves_irqs_on, fresh),
 		cmocka_unit_test_setup(time_comes_from_the_page_or_a_call, fresh),
 		cmocka_unit_test_setup(batches_go_through_the_gate, fresh),
+		cmocka_unit_test_setup(ranges_are_worked_off, fresh),
+		cmocka_unit_test_setup(a_bitmap_is_put_together, fresh),
+		cmocka_unit_test_setup(event_records_are_worked_off, fresh),
+		cmocka_unit_test_setup(multicalls_are_worked_off, fresh),
+		cmocka_unit_test_setup(no_progress_is_an_end, fresh),
 		cmocka_unit_test_setup(the_ring_takes_over, fresh),
 	};
 

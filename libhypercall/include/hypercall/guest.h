@@ -5,7 +5,7 @@
  * takes call.h, trap.h and the parts it likes instead.
  *
  * The program defines keel_main() and, once, KEEL_IMAGE_NOTES (image.h).
- * One vCPU. Nothing here needs EARLY output to be flushed.
+ * One vCPU.
  */
 #ifndef HYPERCALL_GUEST_H
 #define HYPERCALL_GUEST_H
@@ -100,7 +100,10 @@ keel_u64 keel_must_(struct keel_ret ret, const char *what);
  */
 keel_s64 keel_trap_handler(keel_entry_fn fn);
 
-/* Handle double faults, on a stack of their own (16 KiB). Returns a status. */
+/*
+ * Handle double faults, on a stack of their own (16 KiB). The trap that found no room, or no
+ * free slot, is still in keel_vcpu_page()->slot[KEEL_CLASS_TRAP]. Returns a status.
+ */
 keel_s64 keel_double_handler(keel_entry_fn fn);
 
 /* Print a frame's registers. */
