@@ -65,8 +65,10 @@ while read -r va pa len flags; do
 	case $flags in
 	*W*E*) say "segment at $va is writable and executable" ;;
 	esac
-	[ $((va & 4095)) -eq 0 ] && [ $((pa & 4095)) -eq 0 ] || say "segment at $va (physical $pa) is not page-aligned"
-	[ $((va)) -ge 65536 ] && [ $end -le $((0x7f0000000000)) ] || say "segment at $va is outside the guest's addresses"
+	[ $(((va | pa) & 4095)) -eq 0 ] || say "segment at $va (physical $pa) is not page-aligned"
+	if [ $((va)) -lt 65536 ] || [ $end -gt $((0x7f0000000000)) ]; then
+		say "segment at $va is outside the guest's addresses"
+	fi
 	case $flags in
 	*E*) [ $((entry)) -ge $((va)) ] && [ $((entry)) -lt $end ] && entry_ok=1 ;;
 	esac

@@ -57,7 +57,7 @@ echo "1..$((count + 8 + $#))"
 	echo "	.globl _start"
 	echo "_start: ret"
 	n=0
-	echo "$examples" | while IFS=$tab read -r kind example what; do
+	echo "$examples" | while IFS=$tab read -r _ example _; do
 		n=$((n + 1))
 		echo "planted_$n: $example"
 		echo "	ret"
@@ -69,7 +69,7 @@ report=$("$here/audit.sh" "$out/planted.elf")
 status=$?
 ok $((status != 1)) "an image with planted instructions is refused"
 n=0
-while IFS=$tab read -r kind example what; do
+while IFS=$tab read -r kind example _; do
 	n=$((n + 1))
 	hits=$(echo "$report" | grep -c ": planted_$n at ")
 	case $kind in

@@ -4,7 +4,7 @@
 
 HAL ?= pv
 SAMPLES_BOTH := clock pages traps
-SAMPLES_HAL := $(SAMPLES_BOTH) $(patsubst samples/%.c,%,$(wildcard samples/shell.c))
+SAMPLES_HAL := $(SAMPLES_BOTH) shell
 SAMPLES_PV := $(SAMPLES_HAL:%=$(O)/samples/%.elf)
 SAMPLES_NATIVE := $(patsubst %,$(O)/samples/native/%.elf,hello $(SAMPLES_HAL))
 
@@ -24,3 +24,11 @@ $(SAMPLES_NATIVE): $(O)/samples/native/%.elf: samples/%.c $(O)/libkeelhal-native
 		-Wl,--build-id=none -Wl,-u,hal_pvh_entry -MMD -MP -MF $(@:.elf=.d) -o $@ $< $(O)/libkeelhal-native.a
 
 -include $(SAMPLES_PV:.elf=.d) $(SAMPLES_NATIVE:.elf=.d)
+
+CHECK_STAGES += samples samples-native
+.PHONY: check-samples check-samples-native
+check-samples: $(SAMPLES_PV) $(O)/samples/hello.elf $(O)/keel
+	$(Q)samples/check.sh pv $(O)/check-samples $(O)/samples hello $(SAMPLES_HAL)
+
+check-samples-native: $(SAMPLES_NATIVE)
+	$(Q)samples/check.sh native $(O)/check-samples $(O)/samples/native hello $(SAMPLES_HAL)

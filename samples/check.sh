@@ -1,0 +1,161 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# check.sh pv|native OUT IMAGES NAME...	run samples and compare what they print
+#
+# A sample passes when it ends with status 0 in time and prints expected/NAME.txt.
+# Lines that begin with "# " are measurements and left out of the comparison. In
+# an expected line * stands for anything; the line ... for any number of lines.
+set -u
+export LC_ALL=C
+
+here=$(dirname "$0")
+flavour=$1 out=$2 images=$3
+shift 3
+keel=${KEEL:-$out/../keel}
+qemu=${QEMU:-qemu-system-x86_64}
+tests=0
+failed=0
+
+rm -rf "${out:?}/$flavour"
+mkdir -p "$out/$flavour" || exit 1
+
+ok()
+{
+	tests=$((tests + 1))
+	if [ "$1" -eq 0 ]; then
+		echo "ok $tests $2"
+	else
+		echo "not ok $tests $2"
+		failed=1
+	fi
+}
+
+bail()
+{
+	echo "Bail out! $*"
+	exit 1
+}
+
+# run NAME CMDLINE LOG [INPUT]: the exit status as the guest meant it.
+run()
+{
+	if [ "$flavour" = pv ]; then
+		timeout -k 5 60 "$keel" run --timeout 40 --core none --cmdline "$2" "$images/$1.elf" \
+			< "${4:-/dev/null}" > "$3" 2> "$3.err"
+		return
+	fi
+	timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -m 128 -nodefaults -display none -no-reboot -serial stdio \
+		-device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$images/$1.elf" -append "hal.exit_port=0xf4 $2" \
+		< "${4:-/dev/null}" > "$3" 2> "$3.err"
+	status=$?
+	# The guest writes its exit code to the device; QEMU ends with twice that plus 1.
+	[ $((status & 1)) -eq 1 ] && return $((status / 2))
+	return 124
+}
+
+# compare EXPECTED LOG: quiet when they agree, else where they part.
+compare()
+{
+	tr -d '\r' < "$2" | grep -v '^# ' | awk -v expected="$1" '
+	function pattern(s,   n, i, part, p) {
+		n = split(s, part, "*")
+		p = "^"
+		for (i = 1; i <= n; i++) {
+			gsub(/[][^$.()|+?\\{}\/]/, "[&]", part[i])
+			gsub(/\[\^\]/, "\\^", part[i])
+			gsub(/\[\\\]/, "\\\\", part[i])
+			p = p (i > 1 ? ".*" : "") part[i]
+		}
+		return p "$"
+	}
+	BEGIN {
+		while ((getline line < expected) > 0)
+			want[++n] = line
+		if (!n) {
+			print "nothing expected in " expected
+			exit bad = 1
+		}
+		at = 1
+	}
+	{
+		if (want[at] == "...") {
+			skipping = 1
+			at++
+		}
+		if (at <= n && $0 ~ pattern(want[at])) {
+			at++
+			skipping = 0
+		} else if (!skipping) {
+			print "line " NR " is:    " $0
+			print "and should be: " (at <= n ? want[at] : "the end")
+			exit bad = 1
+		}
+	}
+	END {
+		if (bad)
+			exit 1
+		if (want[at] == "...")
+			at++
+		if (at <= n) {
+			print "ends before:   " want[at]
+			exit 1
+		}
+	}'
+}
+
+if [ "$flavour" = pv ]; then
+	[ -x "$keel" ] || bail "no $keel"
+	plan=$(($# + 4))
+else
+	command -v "$qemu" > /dev/null || bail "no $qemu; it is in .ci/packages"
+	plan=$(($# + 1))
+fi
+echo "KTAP version 1"
+echo "1..$plan"
+
+for name; do
+	log=$out/$flavour/$name.log
+	cmdline=
+	[ "$name" = shell ] && cmdline=tour
+	start=$(date +%s)
+	run "$name" "$cmdline" "$log"
+	status=$?
+	seconds=$(($(date +%s) - start))
+	if difference=$(compare "$here/expected/$name.txt" "$log") && [ $status -eq 0 ] && [ $seconds -lt 20 ]; then
+		ok 0 "$name"
+	else
+		echo "$difference" | sed 's/^/# /'
+		echo "# exit status $status after $seconds s, output in $log"
+		tail -n 20 "$log.err" | sed 's/^/# /'
+		ok 1 "$name"
+	fi
+	grep '^# ' "$log"
+done
+
+# The comparison itself can fail.
+log=$out/$flavour/traps.log
+sed '3d' "$log" > "$out/$flavour/shorter"
+sed '$d' "$log" > "$out/$flavour/cut"
+{ cat "$log"; echo "one more line"; } > "$out/$flavour/longer"
+status=0
+for wrong in shorter cut longer; do
+	compare "$here/expected/traps.txt" "$out/$flavour/$wrong" > /dev/null && status=1
+done
+ok $status "output with a line too few or too many is told apart"
+
+if [ "$flavour" = pv ]; then
+	printf 'alloc 10\rxexit\001\033[3~\005 7\r' > "$out/$flavour/input"
+	run shell "" "$out/$flavour/edit.log" "$out/$flavour/input"
+	ok $(($? != 7)) "the shell takes input, edits a line and exits 7"
+
+	printf 'crash\r' > "$out/$flavour/input"
+	run shell "" "$out/$flavour/crash.log" "$out/$flavour/input"
+	status=$?
+	grep -q cmd_crash "$out/$flavour/crash.log.err"
+	ok $(($? || status != 125)) "a crash ends with 125 and a backtrace that names the function"
+
+	lines=$(grep -cv '^$' "$here/hello.c")
+	ok $((lines > 40)) "hello has $lines lines of its own, at most 40"
+fi
+exit $failed
