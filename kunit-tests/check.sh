@@ -172,6 +172,14 @@ check_checkpatch() {
 	refuses "badly styled code is refused" "ERROR:SPACING" bad_style
 }
 
+# The ring3 backend and the conformance suite on the stock kernel. Interpreted code is slow, so the
+# suite's stress rounds are divided by $SCALE.
+SCALE=${SCALE:-200}
+programs() {
+	echo "guests hello traps pages clock shell:tour"
+	echo "program conformance 700 keel-conform --adapter /bin/keel-adapter --rounds-scale $SCALE"
+}
+
 check_test_modules() {
 	log=$out/testhost/serial.log
 	job=$out/testhost/job
@@ -187,8 +195,11 @@ check_test_modules() {
 		done
 		echo "unload keel_core"
 		echo "unload kunit"
+		programs
 	} >"$job"
-	$host/boot.sh "$vmlinuz" "$job" "$log" 300 "$dir/kunit/kunit.ko" "$dir"/keel_*.ko >"$work/said" 2>&1
+	$host/boot.sh "$vmlinuz" "$job" "$log" 1000 "$dir/kunit/kunit.ko" "$dir"/keel_*.ko "$out/keel" \
+		"$out/samples=/samples" "$out/keel-conform" "$out/conformance=/bin/conformance" \
+		abi/conformance/adapters/keel=/bin/keel-adapter >"$work/said" 2>&1
 	booted=$?
 	sed 's/^/# /' "$work/said"
 	awk -v "job=$job" -f $host/verdict.awk "$log"

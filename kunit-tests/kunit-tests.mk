@@ -4,12 +4,17 @@
 KDIR ?= /lib/modules/$(shell uname -r)/build
 
 .PHONY: modules modules_install sparse checkpatch test-modules
-modules modules_install:
+modules modules_install: ## Build or install the kernel modules for KDIR, the running kernel's unless said
 	$(Q)V=$(V) kunit-tests/modules.sh $(KDIR) $(O) $@
 
-sparse checkpatch test-modules: %: check-%
+sparse: check-sparse ## Shared memory is touched only through its accessors, everywhere
+checkpatch: check-checkpatch
+test-modules: check-test-modules ## Modules, samples and conformance on Debian's stock kernel under QEMU
 
 CHECK_STAGES += modules sparse checkpatch test-modules
+CHECK_SECONDS_sparse := 900
+CHECK_SECONDS_test-modules := 1200
+check-test-modules: all
 .PHONY: check-modules check-sparse check-checkpatch check-test-modules
 check-modules check-sparse check-checkpatch check-test-modules: check-%:
 	$(Q)kunit-tests/check.sh $* $(O)

@@ -72,7 +72,10 @@ BEGIN {
 		split(text, word, " ")
 		if (word[1] == "load" || word[1] == "unload")
 			expect(word[1] "-" word[2])
-		else if (word[1] == "suite" || word[1] == "program") {
+		else if (word[1] == "guests") {
+			expect("guests")
+			kind["guests"] = "program"
+		} else if (word[1] == "suite" || word[1] == "program") {
 			expect(word[2])
 			kind[word[2]] = word[1]
 		}
