@@ -30,12 +30,17 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
-#define LOW32(arg) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, 0xffffffff00000000, 0)
-#define BELOW(arg, end) SCMP_CMP64(arg, SCMP_CMP_LT, end)
-#define IS(arg, value) SCMP_CMP64(arg, SCMP_CMP_EQ, value)
-#define WITHIN(arg, base, span) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, ~((uint64_t)(span)-1), base)
-#define SHARED_VCPU(arg) WITHIN(arg, K_VCPU_VA, K_VCPU_SPAN) /* vCPU blocks */
-#define NOTHING_BUT(arg, mask) SCMP_CMP64(arg, SCMP_CMP_MASKED_EQ, ~(uint64_t)(mask), 0)
+/* One comparison of all 64 bits of an argument. */
+#define CMP(n, how, a, b)                                                        \
+	{                                                                        \
+		.arg = (n), .op = SCMP_CMP_##how, .datum_a = (a), .datum_b = (b) \
+	}
+#define IS(n, value) CMP(n, EQ, value, 0)
+#define BELOW(n, end) CMP(n, LT, end, 0)
+#define LOW32(n) CMP(n, MASKED_EQ, 0xffffffff00000000, 0)
+#define NOTHING_BUT(n, mask) CMP(n, MASKED_EQ, ~(uint64_t)(mask), 0)
+#define WITHIN(n, base, span) CMP(n, MASKED_EQ, ~((uint64_t)(span)-1), base)
+#define SHARED_VCPU(n) WITHIN(n, K_VCPU_VA, K_VCPU_SPAN) /* in the vCPU blocks */
 
 #define PROT_RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define MAP_WANTED (MAP_SHARED | MAP_FIXED)
@@ -79,7 +84,7 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		  { SHARED_VCPU(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0),
 		    IS(5, FUTEX_BITSET_MATCH_ANY) } },
 		{ SCMP_SYS(futex), 6, { SHARED_VCPU(0), IS(1, FUTEX_WAKE), IS(2, 1), IS(3, 0), IS(4, 0), IS(5, 0) } },
-		{ SCMP_SYS(sched_yield), 0, { { 0 } } },
+		{ SCMP_SYS(sched_yield), 0, { IS(0, 0) } },
 		{ SCMP_SYS(timer_settime), 4, { IS(0, 0), IS(1, TIMER_ABSTIME), SHARED_VCPU(2), IS(3, 0) } },
 		{ SCMP_SYS(clock_gettime), 2, { IS(0, CLOCK_MONOTONIC), SHARED_VCPU(1) } },
 		{ SCMP_SYS(write), 3, { IS(0, K_FD_DOORBELL), SHARED_VCPU(1), IS(2, 8) } },

@@ -401,6 +401,7 @@ static void ring3_stop(struct partition *p)
 		b->reaping = false;
 		waitpid(b->k.pid, NULL, 0);
 		close(b->k.pidfd);
+		sandbox_clean(&b->k);
 		b->k.pid = 0;
 	}
 	set_state(b, DEAD);
@@ -445,6 +446,12 @@ static int k_program(void)
 	return fd;
 }
 
+/* What K may make the kernel spend: its files, once over in kernel page tables, and change. */
+static uint64_t memory_of(const struct ring3 *b)
+{
+	return b->p->ram_size + 2 * b->mem_size + (32 << 20);
+}
+
 static int ring3_create(struct partition *p)
 {
 	struct ring3 *b = calloc(1, sizeof(*b));
@@ -470,7 +477,7 @@ static int ring3_create(struct partition *p)
 	{
 		const int fds[] = { p->ram_fd, p->abi_fd, mem_fd, p->doorbell_fd };
 
-		err = sandbox_spawn(exe, fds, sizeof(fds) / sizeof(fds[0]), &b->k, &what);
+		err = sandbox_spawn(exe, fds, sizeof(fds) / sizeof(fds[0]), memory_of(b), &b->k, &what);
 	}
 	close(exe);
 	close(mem_fd);

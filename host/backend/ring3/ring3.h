@@ -24,6 +24,7 @@ enum layer {
 	LAYER_EMPTY_ROOT,
 	LAYER_UNPRIVILEGED,
 	LAYER_OOM_SCORE,
+	LAYER_MEMORY_CGROUP,
 	LAYER_COUNT,
 };
 
@@ -34,6 +35,7 @@ struct spawned {
 	int pidfd;
 	uint32_t layers;	     /* final after sandbox_settle() */
 	struct spawn_report *report; /* what the child tells until its exec */
+	char cgroup[256];	     /* its memory cgroup's directory; empty = none */
 };
 
 /**
@@ -41,11 +43,12 @@ struct spawned {
  * @exe: descriptor of the program
  * @fds: what it gets as descriptors 3, 4, ...; nothing else stays open
  * @nfds: how many
+ * @memory: bytes it may use, page tables included
  * @out: filled in
  *
  * Returns 0 or a negative errno with *what naming the step that failed.
  */
-int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *out, const char **what);
+int sandbox_spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, struct spawned *out, const char **what);
 
 /**
  * sandbox_settle - the program runs, or is dead: take the child's report in
@@ -55,6 +58,9 @@ int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *ou
  * Returns 0, or the negative errno the child's set-up failed with.
  */
 int sandbox_settle(struct spawned *s, const char **what);
+
+/* After its death was waited for: remove what it leaves in the file system. */
+void sandbox_clean(struct spawned *s);
 
 const char *sandbox_layer_name(enum layer layer);
 

@@ -5,6 +5,7 @@
  * machine refuses (a container, a policy) is reported and the rest stands.
  */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
@@ -13,6 +14,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -30,15 +32,20 @@
 #define FD_HIGH 100
 
 static const struct {
-	enum layer layer;
 	uint64_t flag; /* clone flag, 0 = not a namespace */
 	const char *name;
 } layers[LAYER_COUNT] = {
-	{ LAYER_USER_NS, CLONE_NEWUSER, "user namespace" },	  { LAYER_MOUNT_NS, CLONE_NEWNS, "mount namespace" },
-	{ LAYER_PID_NS, CLONE_NEWPID, "PID namespace" },	  { LAYER_NET_NS, CLONE_NEWNET, "network namespace" },
-	{ LAYER_IPC_NS, CLONE_NEWIPC, "IPC namespace" },	  { LAYER_UTS_NS, CLONE_NEWUTS, "UTS namespace" },
-	{ LAYER_CGROUP_NS, CLONE_NEWCGROUP, "cgroup namespace" }, { LAYER_EMPTY_ROOT, 0, "empty root" },
-	{ LAYER_UNPRIVILEGED, 0, "unprivileged identity" },	  { LAYER_OOM_SCORE, 0, "OOM score" },
+	[LAYER_USER_NS] = { CLONE_NEWUSER, "user namespace" },
+	[LAYER_MOUNT_NS] = { CLONE_NEWNS, "mount namespace" },
+	[LAYER_PID_NS] = { CLONE_NEWPID, "PID namespace" },
+	[LAYER_NET_NS] = { CLONE_NEWNET, "network namespace" },
+	[LAYER_IPC_NS] = { CLONE_NEWIPC, "IPC namespace" },
+	[LAYER_UTS_NS] = { CLONE_NEWUTS, "UTS namespace" },
+	[LAYER_CGROUP_NS] = { CLONE_NEWCGROUP, "cgroup namespace" },
+	[LAYER_EMPTY_ROOT] = { 0, "empty root" },
+	[LAYER_UNPRIVILEGED] = { 0, "unprivileged identity" },
+	[LAYER_OOM_SCORE] = { 0, "OOM score" },
+	[LAYER_MEMORY_CGROUP] = { 0, "memory cgroup" },
 };
 
 const char *sandbox_layer_name(enum layer layer)
@@ -82,19 +89,98 @@ static uint64_t granted_namespaces(void)
 	return granted;
 }
 
-static bool write_file(pid_t pid, const char *name, const char *text)
+static bool write_path(const char *path, const char *text)
 {
-	char path[64];
-	int fd;
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
 	bool ok;
 
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	fd = open(path, O_WRONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
 	ok = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
 	close(fd);
 	return ok;
+}
+
+static bool write_file(pid_t pid, const char *name, const char *text)
+{
+	char path[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
+	return write_path(path, text);
+}
+
+/*
+ * A memory cgroup of its own bounds what nothing else does: page tables. Version 2
+ * where memory is delegated to us, version 1 where its hierarchy is mounted.
+ */
+static const struct {
+	const char *line;  /* how its line in /proc/self/cgroup begins, after the number */
+	const char *mount; /* where it usually is */
+	const char *limit;
+} hierarchies[] = {
+	{ ":memory:", "/sys/fs/cgroup/memory", "memory.limit_in_bytes" },
+	{ "::", "/sys/fs/cgroup", "memory.max" },
+};
+
+/* A host that was killed could not remove its directory: do it when its process is gone. */
+static void remove_stale(const char *parent)
+{
+	DIR *d = opendir(parent);
+	struct dirent *e;
+
+	while (d && (e = readdir(d))) {
+		int pid;
+
+		if (sscanf(e->d_name, "keel.%d", &pid) == 1 && kill(pid, 0) && errno == ESRCH)
+			unlinkat(dirfd(d), e->d_name, AT_REMOVEDIR);
+	}
+	if (d)
+		closedir(d);
+}
+
+static bool enter_cgroup(struct spawned *s, uint64_t memory)
+{
+	char line[200], path[sizeof(s->cgroup) + 32], value[24];
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	bool done = false;
+
+	while (f && !done && fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		for (unsigned int h = 0; !done && h < sizeof(hierarchies) / sizeof(hierarchies[0]); h++) {
+			const char *at = line + strspn(line, "0123456789");
+			size_t n = strlen(hierarchies[h].line);
+
+			if (strncmp(at, hierarchies[h].line, n))
+				continue;
+			snprintf(s->cgroup, sizeof(s->cgroup), "%.32s%s", hierarchies[h].mount, at + n);
+			remove_stale(s->cgroup);
+			n = strlen(s->cgroup);
+			snprintf(s->cgroup + n, sizeof(s->cgroup) - n, "/keel.%d", (int)s->pid);
+			if (mkdir(s->cgroup, 0700))
+				continue;
+			snprintf(value, sizeof(value), "%llu", (unsigned long long)memory);
+			snprintf(path, sizeof(path), "%s/%s", s->cgroup, hierarchies[h].limit);
+			done = write_path(path, value);
+			snprintf(value, sizeof(value), "%d", (int)s->pid);
+			snprintf(path, sizeof(path), "%s/cgroup.procs", s->cgroup);
+			done = done && write_path(path, value);
+			if (!done)
+				rmdir(s->cgroup);
+		}
+	}
+	if (f)
+		fclose(f);
+	if (!done)
+		s->cgroup[0] = 0;
+	return done;
+}
+
+void sandbox_clean(struct spawned *s)
+{
+	/* Emptied a moment after the last process was waited for. */
+	for (int i = 0; s->cgroup[0] && rmdir(s->cgroup) && errno == EBUSY && i < 100; i++)
+		usleep(1000);
+	s->cgroup[0] = 0;
 }
 
 /* Is an id mapped in the user namespace we are in? Inside a container perhaps only a few are. */
@@ -155,8 +241,8 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 	sigset_t set;
 
 	errno = 0;
-	if (ns & CLONE_NEWUSER && read(go, &token, sizeof(token)) != sizeof(token))
-		child_fail(r, "waiting for the identity map");
+	if (read(go, &token, sizeof(token)) != sizeof(token))
+		child_fail(r, "waiting to be let go");
 	if (ns & CLONE_NEWNS && empty_root())
 		r->layers |= 1u << LAYER_EMPTY_ROOT;
 	for (int cap = 0; cap <= CAP_LAST_CAP; cap++)
@@ -191,7 +277,7 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 	child_fail(r, "starting the guest process");
 }
 
-int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *out, const char **what)
+int sandbox_spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, struct spawned *out, const char **what)
 {
 	const bool nobody = can_be_nobody();
 	const uid_t uid = nobody ? NOBODY : geteuid();
@@ -205,6 +291,7 @@ int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *ou
 	*what = "a page to report through";
 	out->pid = -1;
 	out->layers = 0;
+	out->cgroup[0] = 0;
 	out->report = mmap(NULL, sizeof(*out->report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (out->report == MAP_FAILED)
 		return -errno;
@@ -236,13 +323,15 @@ int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *ou
 		ok = ok && write_file(out->pid, "gid_map", map);
 		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, uid);
 		ok = ok && write_file(out->pid, "uid_map", map);
-		ok = ok && write(go, &token, sizeof(token)) == sizeof(token);
 	}
 	for (unsigned int i = 0; i < LAYER_COUNT; i++)
 		if (ns & layers[i].flag)
 			out->layers |= 1u << i;
 	if (write_file(out->pid, "oom_score_adj", "1000"))
 		out->layers |= 1u << LAYER_OOM_SCORE;
+	if (enter_cgroup(out, memory))
+		out->layers |= 1u << LAYER_MEMORY_CGROUP;
+	ok = ok && write(go, &token, sizeof(token)) == sizeof(token);
 	if (ok) {
 		close(go);
 		return 0;
@@ -251,6 +340,7 @@ int sandbox_spawn(int exe, const int *fds, unsigned int nfds, struct spawned *ou
 	kill(out->pid, SIGKILL);
 	waitpid(out->pid, NULL, 0);
 	close(out->pidfd);
+	sandbox_clean(out);
 close:
 	close(go);
 unmap:
