@@ -118,7 +118,7 @@ int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t i
 			continue;
 		for (unsigned int n = info->args; n < 5; n++)
 			if (arg[n])
-				return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(n + 1));
+				return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG((int)n + 1));
 		return served[i].serve(&c);
 	}
 	return KEEL_STATUS(KEEL_E_NOTSUP, 0);

@@ -28,18 +28,19 @@ struct piece {
 	uint64_t ram_offset; /* UINT64_MAX: not RAM */
 };
 
+/* As in the file, where a note's parts are 4-byte aligned: packed, lest the compiler aligns them to 8. */
 struct notes {
 	struct {
 		Elf64_Nhdr nh;
 		char name[8];
 		struct elf_prstatus desc;
-	} status;
+	} __attribute__((packed)) status;
 	struct {
 		Elf64_Nhdr nh;
 		char name[8];
 		struct elf_prpsinfo desc;
-	} info;
-};
+	} __attribute__((packed)) info;
+} __attribute__((packed));
 
 const char *elfcore_path(const struct keel_options *opt, char *buf, size_t n)
 {

@@ -26,3 +26,26 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 	$(Q)$(CC) $(HOSTCFLAGS) -Wl,-z,now,-z,relro -o $@ $^ $(HOST_BACKEND_LIBS) -lpthread
 
 -include $(HOST_OBJS:.o=.d)
+
+# Unit tests, always under ASan and UBSan. They bring a backend of their own.
+HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test
+HOST_TEST_LIBH := $(HOST_LIBH) clock start
+HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o,$(HOST_SRC:=.o)) \
+	$(HOST_TEST_LIBH:%=hc_%.o))
+HOST_TEST_CFLAGS = $(HOST_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
+
+$(O)/host/tests/%.o: host/tests/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
+$(O)/host/tests/%.o: host/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
+$(O)/host/tests/hc_%.o: libhypercall/src/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
+$(O)/host/tests/unit: $(HOST_TEST_OBJS)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^ -lcmocka -lpthread
+
+-include $(HOST_TEST_OBJS:.o=.d)
+
+CHECK_PROGRAMS += $(O)/host/tests/unit

@@ -56,8 +56,8 @@ static void take_symbols(struct symbols *s, const struct image *img, const Elf64
 	Elf64_Sym *sym = read_table(img, table, 0);
 
 	s->names = read_table(img, strings, 1);
-	s->sym = calloc(n ? n : 1, sizeof(*s->sym));
-	if (!sym || !s->names || !s->sym) {
+	s->sym = sym ? calloc(n ? n : 1, sizeof(*s->sym)) : NULL; /* n is not believed before the table was read */
+	if (!s->names || !s->sym) {
 		free(sym);
 		symbols_free(s);
 		return;
