@@ -87,7 +87,7 @@ static __attribute__((noinline, cold)) int64_t refusal(struct mvcpu *v, const st
 		return KEEL_STATUS(KEEL_E_CONTEXT, 0);
 	for (unsigned int i = c->nargs; i < 5; i++)
 		if (arg[i] && !KEEL_BUG(3))
-			return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(i + 1));
+			return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG((int)i + 1));
 	return KEEL_OK;
 }
 
