@@ -1,0 +1,617 @@
+// SPDX-License-Identifier: MIT
+/*
+ * make bench: every figure beside the raw primitive that bounds it, the two
+ * taking turns in the same run, the best of all rounds on either side.
+ *
+ *	bench BUILD_DIR		writes BUILD_DIR/bench.json and prints a table
+ *
+ * The guest process and the raw program are confined to one processor, the host's
+ * threads and this program to another; a second pair shares a single processor.
+ * A third guest sleeps all the while, and what wakes it or its host is counted.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "link.h"
+
+#define ROUNDS 60
+#define BOOTS 40
+#define PEER_BOOTS 3
+#define IDLE_SECONDS 6
+#define PEER_KERNEL "/usr/bin/linux.uml"
+
+enum bar { NO_BAR, RATIO, ABOVE, VALUE }; /* the limit is on the ratio, the difference, the value itself */
+
+struct result {
+	char name[80];
+	const char *unit;
+	double value;
+	char baseline[80]; /* empty: stands alone */
+	double baseline_value;
+	enum bar bar;
+	double limit;
+};
+
+static struct result results[64];
+static unsigned int count;
+static double tsc_ghz;
+
+/* From the build directory. */
+static char keel[] = "./keel", guest[] = "bench/guest.elf", raw[] = "bench/raw", hello[] = "samples/hello.elf";
+#define INITRD "bench/peer.cpio"
+
+static uint64_t now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void add(const char *name, const char *unit, double value, const char *baseline, double baseline_value,
+		enum bar bar, double limit)
+{
+	struct result *r = &results[count++];
+
+	if (count > sizeof(results) / sizeof(results[0]))
+		die("more results than room");
+	*r = (struct result){
+		.unit = unit, .value = value, .baseline_value = baseline_value, .bar = bar, .limit = limit
+	};
+	snprintf(r->name, sizeof(r->name), "%s", name);
+	snprintf(r->baseline, sizeof(r->baseline), "%s", baseline ? baseline : "");
+}
+
+static bool met(const struct result *r)
+{
+	switch (r->bar) {
+	case RATIO:
+		return r->value / r->baseline_value <= r->limit;
+	case ABOVE:
+		return r->value - r->baseline_value <= r->limit;
+	case VALUE:
+		return r->value <= r->limit;
+	default:
+		return true;
+	}
+}
+
+/* Operations that both sides know (engine.h) */
+
+enum place { APART, TOGETHER };
+
+struct row {
+	const char *name, *unit;
+	double divide;	 /* ticks, or ns, of the answer to one of the unit */
+	bool ns, median; /* the answer is in ns; its median counts, not its best */
+	enum place place;
+	unsigned int reps;
+	const char *op;
+	struct {
+		const char *op, *name;
+	} base[2]; /* the better one counts */
+	enum bar bar;
+	double limit;
+};
+
+static const struct row rows[] = {
+	{ "null hypercall",
+	  "ns",
+	  PER_SHORT,
+	  false,
+	  false,
+	  APART,
+	  20,
+	  "nop",
+	  { { "nop", "indirect call saving the same registers" } },
+	  RATIO,
+	  3 },
+	{ "MMU batch, 512 contiguous pages, populated",
+	  "us",
+	  1e3,
+	  false,
+	  false,
+	  APART,
+	  3,
+	  "map",
+	  { { "map", "one mmap(MAP_POPULATE)" } },
+	  RATIO,
+	  1.10 },
+	{ "MMU batch, 512 scattered pages",
+	  "us",
+	  1e3,
+	  false,
+	  false,
+	  APART,
+	  3,
+	  "scatter",
+	  { { "scatter", "the same 512 mmaps" } },
+	  RATIO,
+	  1.15 },
+	{ "unmap of 64 scattered runs",
+	  "us",
+	  1e3,
+	  false,
+	  false,
+	  APART,
+	  5,
+	  "unmap_few",
+	  { { "unmap_few", "one munmap over them" } },
+	  RATIO,
+	  1.2 },
+	{ "unmap of 512 scattered runs",
+	  "us",
+	  1e3,
+	  false,
+	  false,
+	  APART,
+	  3,
+	  "unmap_many",
+	  { { "unmap_many", "one munmap over them" } },
+	  RATIO,
+	  1.2 },
+	{ "event mask and unmask",
+	  "ns",
+	  PER_SHORT,
+	  false,
+	  false,
+	  APART,
+	  20,
+	  "mask",
+	  { { "mask", "two locked instructions" } },
+	  ABOVE,
+	  10 },
+	{ "interrupts off and on",
+	  "ns",
+	  PER_SHORT,
+	  false,
+	  false,
+	  APART,
+	  20,
+	  "irq",
+	  { { "irq", "two stores" } },
+	  ABOVE,
+	  10 },
+	{ "clock read",
+	  "ns",
+	  PER_SHORT,
+	  false,
+	  false,
+	  APART,
+	  20,
+	  "clock",
+	  { { "clock", "rdtsc and seven loads" } },
+	  ABOVE,
+	  10 },
+	{ "remote call, two processors",
+	  "ns",
+	  PER_PING,
+	  false,
+	  false,
+	  APART,
+	  10,
+	  "ping",
+	  { { "spin", "spinning hand-off" }, { "futex", "futex hand-off" } },
+	  RATIO,
+	  1.3 },
+	{ "remote call, one processor",
+	  "ns",
+	  PER_PING,
+	  false,
+	  false,
+	  TOGETHER,
+	  5,
+	  "ping",
+	  { { "yield", "sched_yield hand-off" }, { "futex", "futex hand-off" } },
+	  RATIO,
+	  1.3 },
+	{ "timer lateness, guest asleep, median",
+	  "us",
+	  1e3,
+	  true,
+	  true,
+	  APART,
+	  15,
+	  "timer_idle",
+	  { { "timer_idle", "POSIX timer signal" } },
+	  RATIO,
+	  1.3 },
+	{ "timer lateness, guest running, median",
+	  "us",
+	  1e3,
+	  true,
+	  true,
+	  APART,
+	  15,
+	  "timer_busy",
+	  { { "timer_busy", "POSIX timer signal" } },
+	  RATIO,
+	  1.3 },
+	{ "page fault handled by the guest",
+	  "us",
+	  PER_FAULT * 1e3,
+	  false,
+	  false,
+	  APART,
+	  10,
+	  "fault",
+	  { { "fault", "SIGSEGV, mmap in its handler" } },
+	  RATIO,
+	  1.25 },
+	{ "CPU-bound loop", "us", 1e3, false, false, APART, 5, "cpu", { { "cpu", "native" } }, RATIO, 1.02 },
+	{ "memory-bound loop", "us", 1e3, false, false, APART, 5, "memory", { { "memory", "native" } }, RATIO, 1.02 },
+};
+
+struct side {
+	struct link keel, raw;
+};
+
+static double ask(struct link *l, const struct row *row, const char *op)
+{
+	uint64_t min, median;
+
+	link_ask(l, op, row->reps, &min, &median);
+	return (double)(row->median ? median : min) / (row->ns ? 1 : tsc_ghz) / row->divide;
+}
+
+static void measure(const struct row *row, struct side *s)
+{
+	double best = 1e300, base[2] = { 1e300, 1e300 };
+	unsigned int better;
+
+	for (unsigned int i = 0; i < ROUNDS; i++) {
+		double v;
+
+		for (unsigned int b = 0; b < 2 && row->base[b].op; b++) {
+			v = ask(&s->raw, row, row->base[b].op);
+			base[b] = v < base[b] ? v : base[b];
+		}
+		v = ask(&s->keel, row, row->op);
+		best = v < best ? v : best;
+	}
+	better = base[1] < base[0];
+	add(row->name, row->unit, best, row->base[better].name, base[better], row->bar, row->limit);
+}
+
+/* Whole processes */
+
+/* Wall time in ms until it ended with status 0. */
+static double run(char *const argv[], char *said, size_t room)
+{
+	posix_spawn_file_actions_t fa;
+	uint64_t t = now();
+	int status, fd = memfd_create("said", MFD_CLOEXEC);
+	ssize_t n;
+	pid_t pid;
+
+	posix_spawn_file_actions_init(&fa);
+	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&fa, fd, 1);
+	if (fd < 0 || posix_spawn(&pid, argv[0], &fa, NULL, argv, environ))
+		die("%s cannot be started", argv[0]);
+	if (waitpid(pid, &status, 0) != pid || status)
+		die("%s ended with wait status %#x", argv[0], (unsigned int)status);
+	t = now() - t;
+	posix_spawn_file_actions_destroy(&fa);
+	n = pread(fd, said, room - 1, 0);
+	said[n > 0 ? n : 0] = '\0';
+	close(fd);
+	return (double)t / 1e6;
+}
+
+/* One file of a cpio archive in the "newc" format. */
+static size_t cpio(char *out, const char *name, uint32_t mode, const void *data, size_t len)
+{
+	size_t n = (size_t)sprintf(out, "070701%08x%08x%08x%08x%08x%08x%08zx%08x%08x%08x%08x%08zx%08x%s", 1, mode, 0, 0,
+				   1, 0, len, 0, 0, 0, 0, strlen(name) + 1, 0, name);
+
+	for (n++; n % 4; n++)
+		out[n] = 0;
+	memcpy(out + n, data, len);
+	for (n += len; n % 4; n++)
+		out[n] = 0;
+	return n;
+}
+
+/* An initial file system with the raw program as its init. */
+static void make_initrd(const char *path)
+{
+	struct stat st;
+	int fd = open(raw, O_RDONLY | O_CLOEXEC);
+	char *file, *archive;
+	size_t n;
+
+	if (fd < 0 || fstat(fd, &st))
+		die("%s: %s", raw, strerror(errno));
+	file = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	archive = calloc(1, (size_t)st.st_size + 4096);
+	if (file == MAP_FAILED || !archive)
+		die("no memory for the initial file system");
+	n = cpio(archive, "init", 0100755, file, (size_t)st.st_size);
+	n += cpio(archive + n, "TRAILER!!!", 0, "", 0);
+	close(fd);
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+	if (fd < 0 || write(fd, archive, n) != (ssize_t)n || close(fd))
+		die("%s: %s", path, strerror(errno));
+	munmap(file, (size_t)st.st_size);
+	free(archive);
+}
+
+static double find(const char *name)
+{
+	for (unsigned int i = 0; i < count; i++)
+		if (!strcmp(results[i].name, name))
+			return results[i].value;
+	die("no result is called %s", name);
+}
+
+static void boots(void)
+{
+	char *const boot[] = { keel, "run", hello, NULL };
+	char *const nothing[] = { raw, "nothing", NULL };
+	char *const uml[] = { PEER_KERNEL,	"mem=64M",	  "con=null", "con0=fd:0,fd:1", "quiet", "panic=-1",
+			      "initrd=" INITRD, "uml_dir=bench/", NULL };
+	char said[4096];
+	double best = 1e300, base = 1e300, peer = 1e300;
+	uint64_t call = 0, fault = 0;
+
+	for (unsigned int i = 0; i < BOOTS; i++) {
+		double v = run(nothing, said, sizeof(said));
+
+		base = v < base ? v : base;
+		v = run(boot, said, sizeof(said));
+		best = v < best ? v : best;
+		if (!strstr(said, "Hello"))
+			die("hello did not say so: %s", said);
+	}
+	add("keel run hello.elf", "ms", best, "fork, exec and wait", base, VALUE, 15);
+
+	make_initrd(INITRD);
+	for (unsigned int i = 0; i < PEER_BOOTS; i++) {
+		double v = run(uml, said, sizeof(said));
+		const char *at = strstr(said, "peer ");
+		uint64_t c, f;
+
+		if (!at || sscanf(at, "peer %" SCNu64 " %" SCNu64, &c, &f) != 2)
+			die("user-mode-linux says: %s", said);
+		peer = v < peer ? v : peer;
+		call = !call || c < call ? c : call;
+		fault = !fault || f < fault ? f : fault;
+	}
+	add("boot to power-off", "ms", best, "user-mode-linux with a trivial init", peer, NO_BAR, 0);
+	add("null call to the kernel below", "ns", find("null hypercall"), "getppid in user-mode-linux",
+	    (double)call / tsc_ghz, NO_BAR, 0);
+	add("page fault", "us", find("page fault handled by the guest"), "user-mode-linux",
+	    (double)fault / tsc_ghz / 1e3, NO_BAR, 0);
+}
+
+/* A guest that sleeps */
+
+static uint64_t number_of(const char *line, const char *key)
+{
+	size_t n = strlen(key);
+
+	return strncmp(line, key, n) ? 0 : strtoull(line + n, NULL, 10);
+}
+
+static void switches_of(pid_t pid, pid_t tid, void *arg)
+{
+	char path[64], line[256];
+	uint64_t *sum = arg;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%d/status", (int)pid, (int)tid);
+	f = fopen(path, "re");
+	if (!f)
+		die("%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), f))
+		*sum += number_of(line, "voluntary_ctxt_switches:") + number_of(line, "nonvoluntary_ctxt_switches:");
+	fclose(f);
+}
+
+static uint64_t switches(pid_t v, pid_t k)
+{
+	uint64_t sum = 0;
+
+	for_each_thread(v, switches_of, &sum);
+	for_each_thread(k, switches_of, &sum);
+	return sum;
+}
+
+/* Bytes resident in a process, pages of the guest's RAM left out. Shared pages count in full. */
+static uint64_t resident(pid_t pid)
+{
+	char path[64], line[512];
+	uint64_t sum = 0, here;
+	bool counts = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/smaps", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		die("%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), f)) {
+		uint64_t from, to;
+
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &from, &to) == 2)
+			counts = !strstr(line, "memfd:keel-ram");
+		here = number_of(line, "Rss:");
+		if (counts)
+			sum += here * 1024;
+	}
+	fclose(f);
+	return sum;
+}
+
+/* Report */
+
+static void write_json(const char *path, double seconds)
+{
+	static const char *const bar_on[] = { NULL, "ratio", "difference", "value" };
+	struct utsname u;
+	FILE *f = fopen(path, "we");
+
+	if (!f)
+		die("%s: %s", path, strerror(errno));
+	uname(&u);
+	fprintf(f, "{\n  \"kernel\": \"%s\",\n  \"processors\": %ld,\n  \"rounds\": %d,\n  \"seconds\": %.0f,\n",
+		u.release, sysconf(_SC_NPROCESSORS_ONLN), ROUNDS, seconds);
+	fprintf(f, "  \"results\": [\n");
+	for (unsigned int i = 0; i < count; i++) {
+		const struct result *r = &results[i];
+
+		fprintf(f, "    {\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"", r->name, r->value, r->unit);
+		if (r->baseline[0])
+			fprintf(f, ", \"baseline\": \"%s\", \"baseline_value\": %.6g, \"ratio\": %.4g", r->baseline,
+				r->baseline_value, r->value / r->baseline_value);
+		else
+			fprintf(f, ", \"baseline\": null, \"baseline_value\": null, \"ratio\": null");
+		if (r->bar)
+			fprintf(f, ", \"bar\": %g, \"bar_on\": \"%s\", \"met\": %s", r->limit, bar_on[r->bar],
+				met(r) ? "true" : "false");
+		else
+			fprintf(f, ", \"bar\": null, \"bar_on\": null, \"met\": null");
+		fprintf(f, "}%s\n", i + 1 < count ? "," : "");
+	}
+	fprintf(f, "  ]\n}\n");
+	if (fclose(f))
+		die("%s: %s", path, strerror(errno));
+}
+
+static void print_table(void)
+{
+	unsigned int missed = 0, bars = 0;
+
+	printf("%-44s %14s   %-40s %14s %7s  %s\n", "", "keel", "beside", "", "ratio", "bar");
+	for (unsigned int i = 0; i < count; i++) {
+		const struct result *r = &results[i];
+		char bar[32] = "";
+
+		printf("%-44s %11.4g %-2s", r->name, r->value, r->unit);
+		if (r->baseline[0])
+			printf("   %-40s %11.4g %-2s %7.3f", r->baseline, r->baseline_value, r->unit,
+			       r->value / r->baseline_value);
+		else
+			printf("   %-40s %14s %7s", "", "", "");
+		switch (r->bar) {
+		case RATIO:
+			snprintf(bar, sizeof(bar), "%g x", r->limit);
+			break;
+		case ABOVE:
+			snprintf(bar, sizeof(bar), "+%g %s", r->limit, r->unit);
+			break;
+		case VALUE:
+			snprintf(bar, sizeof(bar), "%g %s", r->limit, r->unit);
+			break;
+		case NO_BAR:
+			break;
+		}
+		printf("  %-8s%s\n", bar, !r->bar ? "" : met(r) ? " met" : " MISSED");
+		bars += r->bar != NO_BAR;
+		missed += !met(r);
+	}
+	printf("%u of %u bars met\n", bars - missed, bars);
+}
+
+static double tsc_rate(void)
+{
+	uint64_t ns = now(), tsc = engine_tsc();
+
+	usleep(100000);
+	return (double)(engine_tsc() - tsc) / (double)(now() - ns);
+}
+
+/* The first two processors we may use; the second is -1 when there is one only. */
+static void processors(int cpu[2])
+{
+	cpu_set_t set;
+	int n = 0;
+
+	if (sched_getaffinity(0, sizeof(set), &set))
+		die("sched_getaffinity: %s", strerror(errno));
+	cpu[0] = cpu[1] = -1;
+	for (int i = 0; i < CPU_SETSIZE && n < 2; i++)
+		if (CPU_ISSET(i, &set))
+			cpu[n++] = i;
+}
+
+static void start_raw(struct link *l, int cpu, int peer)
+{
+	char a[16], b[16];
+	char *const argv[] = { raw, a, b, NULL };
+
+	snprintf(a, sizeof(a), "%d", cpu);
+	snprintf(b, sizeof(b), "%d", peer);
+	link_start(l, "the raw program", argv, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	char *const boot[] = { keel, "run", "--mem", "128M", guest, NULL };
+	struct side apart, together;
+	uint64_t begin = now(), since, woken;
+	struct link idle;
+	cpu_set_t two, one;
+	pid_t k;
+	int cpu[2];
+
+	if (argc != 2 || chdir(argv[1])) {
+		fprintf(stderr, "usage: bench BUILD_DIR\n");
+		return 126;
+	}
+	processors(cpu);
+	if (cpu[1] < 0)
+		die("the bench needs two processors: one to measure on, one for everything else");
+	tsc_ghz = tsc_rate();
+	CPU_ZERO(&two);
+	CPU_ZERO(&one);
+	CPU_SET(cpu[0], &two);
+	CPU_SET(cpu[1], &two);
+	CPU_SET(cpu[1], &one);
+
+	link_start(&idle, "the sleeping guest", boot, &two);
+	link_start(&apart.keel, "the guest", boot, &two);
+	link_start(&together.keel, "the guest on one processor", boot, &one);
+	pin_process(getpid(), cpu[0]);
+	pin_process(apart.keel.pid, cpu[0]);
+	pin_process(only_child(apart.keel.pid), cpu[1]);
+	start_raw(&apart.raw, cpu[1], cpu[0]);
+	start_raw(&together.raw, cpu[1], cpu[1]);
+	k = only_child(idle.pid);
+	woken = switches(idle.pid, k);
+	since = now();
+
+	for (unsigned int i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+		measure(&rows[i], rows[i].place == APART ? &apart : &together);
+	link_stop(&apart.keel);
+	link_stop(&apart.raw);
+	link_stop(&together.keel);
+	link_stop(&together.raw);
+
+	boots();
+	add("memory beyond guest RAM, guest asleep", "MiB", (double)(resident(idle.pid) + resident(k)) / (1 << 20),
+	    NULL, 0, VALUE, 6);
+	while (now() - since < IDLE_SECONDS * UINT64_C(1000000000))
+		usleep(100000);
+	add("wake-ups, guest asleep", "/s", (double)(switches(idle.pid, k) - woken) * 1e9 / (double)(now() - since),
+	    NULL, 0, VALUE, 1);
+	link_stop(&idle);
+
+	write_json("bench.json", (double)(now() - begin) / 1e9);
+	print_table();
+	return 0;
+}

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: MIT
+# make bench: figures beside the raw primitives of the same run. check-counts:
+# system calls and wake-ups per operation, counted from outside.
+
+BENCH := $(O)/bench
+BENCH_GUEST := $(BENCH)/guest.elf
+# The program measured against is static, and never instrumented.
+BENCH_RAW_CFLAGS := $(filter-out $(SANFLAGS),$(HOSTCFLAGS))
+
+$(BENCH)/work.o: host/bench/work.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BENCH_GUEST): host/bench/guest.c $(BENCH)/work.o $(GUEST_DEPS)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(BENCH)/work.o $(GUEST_LIBS)
+
+$(BENCH)/raw: host/bench/raw.c $(BENCH)/work.o
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -no-pie -static -MMD -MP -MF $@.d -o $@ $< $(BENCH)/work.o
+
+$(BENCH)/link.o: host/bench/link.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -c -o $@ $<
+
+$(BENCH)/bench $(BENCH)/count: $(BENCH)/%: host/bench/%.c $(BENCH)/link.o
+	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $< $(BENCH)/link.o
+
+BENCH_PROGRAMS := $(BENCH_GUEST) $(BENCH)/raw $(BENCH)/bench $(BENCH)/count
+CHECK_PROGRAMS += $(BENCH_PROGRAMS)
+CHECK_STAGES += counts
+
+bench: all $(BENCH_PROGRAMS) ## Figures beside raw primitives and user-mode-linux: build/bench.json and a table
+	$(Q)$(BENCH)/bench $(O)
+
+CHECK_SECONDS_counts := 120
+check-counts: $(O)/keel $(BENCH_GUEST) $(BENCH)/count
+	$(Q)$(BENCH)/count $(O)/keel $(BENCH_GUEST)
+
+.PHONY: bench check-counts
+
+-include $(wildcard $(BENCH)/*.d)

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: MIT
+/*
+ * check-counts: how many system calls the guest process makes, and how many
+ * signals it gets, in one run of each of the bench guest's operations.
+ *
+ *	count KEEL GUEST	KTAP on standard output
+ *
+ * Counted by ptrace, from outside: neither the guest nor the monitor nor the host
+ * takes part, but for the guest's marks at both ends of what is counted.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "engine.h"
+#include "link.h"
+
+#define CALLS 512   /* system call numbers told apart */
+#define LIMITS 3    /* kinds of system calls one operation may make */
+#define SECONDS 20  /* one operation may take */
+#define GAP_US 3000 /* between bytes of the flood */
+#define SIGNALS (64 + 1)
+
+struct limit {
+	int nr; /* 0 = end: no kind here is system call 0, read */
+	const char *name;
+	unsigned int least, most;
+};
+
+#define CALL(name, least, most)                \
+	{                                      \
+		SYS_##name, #name, least, most \
+	}
+
+static const struct test {
+	const char *op, *name;
+	struct limit call[LIMITS]; /* all other system calls: none */
+	int sig;		   /* all other signals: none */
+	unsigned int least, most;
+} tests[] = {
+	{ "nop", "1000 null hypercalls: no system call", .sig = 0 },
+	{ "multicall", "a multicall of 64 null hypercalls: no system call", .sig = 0 },
+	{ "stats", "reading statistics: no system call", .sig = 0 },
+	{ "mask", "1000 times masking and unmasking an event: no system call", .sig = 0 },
+	{ "irq", "1000 times interrupts off and on: no system call", .sig = 0 },
+	{ "clock", "1000 times reading the clock: no system call", .sig = 0 },
+	{ "send", "64 sends of an event to this vCPU and its delivery: no system call, no wake-up", .sig = 0 },
+	{ "event_batch", "a batch of 64 sends: no system call, no wake-up", .sig = 0 },
+	{ "map", "batch of 512 contiguous pages, populated: 1 mmap", { CALL(mmap, 1, 1) }, .sig = 0 },
+	{ "scatter", "batch of 512 scattered pages: no more mmaps than runs", { CALL(mmap, 1, AREA_PAGES) }, .sig = 0 },
+	{ "unmap_few", "unmap of 64 scattered runs in one span: 1 munmap", { CALL(munmap, 1, 1) }, .sig = 0 },
+	{ "unmap_many", "unmap of 512 scattered runs: 1 munmap for each call of 64", { CALL(munmap, 1, 8) }, .sig = 0 },
+	{ "protect", "protection of 512 contiguous pages: 1 mprotect", { CALL(mprotect, 1, 1) }, .sig = 0 },
+	{ "fault",
+	  "16 page faults handled by the guest: 1 mmap each, no rt_sigreturn",
+	  { CALL(mmap, 16, 16) },
+	  SIGSEGV,
+	  PER_FAULT,
+	  PER_FAULT },
+	{ "trap", "a trap and its return: no system call", .sig = SIGILL, .least = 1, .most = 1 },
+	{ "timer_set", "arming the timer: 1 timer_settime", { CALL(timer_settime, 1, 1) }, .sig = 0 },
+	/* A timer that goes off early by the guest's clock is armed again. */
+	{ "timer_idle",
+	  "sleeping until a timer fires: at most 2 waits and 1 signal for each arming",
+	  { CALL(timer_settime, 1, 2), CALL(futex, 0, 4) },
+	  SIGUSR2,
+	  1,
+	  2 },
+	{ "ring", "console output while the host is awake: no system call", .sig = 0 },
+	{ "flood", "16 times input while interrupts are off: 1 wake-up", .sig = SIGUSR1, .least = 1, .most = 1 },
+	{ "ping",
+	  "100 remote calls: at most a wake and a wait each",
+	  { CALL(futex, 0, 2 * PER_PING), CALL(sched_yield, 0, UINT32_MAX) },
+	  .sig = 0 },
+};
+
+#define TESTS (sizeof(tests) / sizeof(tests[0]))
+
+struct counts {
+	unsigned int call[CALLS];
+	unsigned int sig[SIGNALS];
+	unsigned int marks;
+};
+
+static void resume(pid_t k, int sig)
+{
+	if (ptrace(PTRACE_SYSCALL, k, 0, sig))
+		die("ptrace: %s", strerror(errno));
+}
+
+/* A stop of the guest process. Returns false when it was the last one that counts; k stays stopped then. */
+static bool stopped(pid_t k, int status, struct counts *c)
+{
+	struct __ptrace_syscall_info info;
+	int sig;
+
+	if (!WIFSTOPPED(status))
+		die("the guest process ended, wait status %#x", (unsigned int)status);
+	sig = WSTOPSIG(status);
+	if (sig == (SIGTRAP | 0x80)) {
+		if (ptrace(PTRACE_GET_SYSCALL_INFO, k, sizeof(info), &info) <= 0)
+			die("PTRACE_GET_SYSCALL_INFO: %s", strerror(errno));
+		if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+			if (info.entry.nr == SYS_madvise)
+				c->marks++;
+			else if (c->marks == 1)
+				c->call[info.entry.nr < CALLS ? info.entry.nr : CALLS - 1]++;
+		} else if (c->marks == 2) {
+			return false;
+		}
+		sig = 0;
+	} else if (status >> 16) {
+		sig = 0; /* a stop of ptrace's own */
+	} else if (c->marks == 1 && sig < SIGNALS) {
+		c->sig[sig]++;
+	}
+	resume(k, sig);
+	return true;
+}
+
+/* Handle stops for some time; returns false when the last one came. */
+static bool follow(pid_t k, struct counts *c, unsigned int us, bool until_mark)
+{
+	for (unsigned int waited = 0; waited < us; waited += 100) {
+		int status;
+		pid_t pid;
+
+		while ((pid = waitpid(k, &status, WNOHANG | __WALL)) == k)
+			if (!stopped(k, status, c))
+				return false;
+		if (pid < 0)
+			die("waitpid: %s", strerror(errno));
+		if (until_mark && c->marks)
+			return true;
+		usleep(100);
+	}
+	return true;
+}
+
+static void trace(struct link *l, pid_t k, const struct test *t, struct counts *c)
+{
+	char text[64];
+	int status;
+
+	memset(c, 0, sizeof(*c));
+	if (ptrace(PTRACE_SEIZE, k, 0, PTRACE_O_TRACESYSGOOD) || ptrace(PTRACE_INTERRUPT, k, 0, 0))
+		die("cannot trace the guest process: %s", strerror(errno));
+	if (waitpid(k, &status, __WALL) != k || !stopped(k, status, c))
+		die("the guest process does not stop");
+	/* Asleep again, or the line's wake-up might come after the guest has seen the line and be counted. */
+	follow(k, c, GAP_US, false);
+	snprintf(text, sizeof(text), "%s 1 1\n", t->op);
+	link_send(l, text);
+	if (!strcmp(t->op, "flood")) {
+		follow(k, c, SECONDS * 1000000, true);
+		for (int i = 0; i < ENGINE_FLOOD; i++) {
+			link_send(l, "x");
+			/* Between two bytes every stop is worked off: signals of one kind that pile up become one. */
+			if (!follow(k, c, GAP_US, false)) {
+				if (i + 1 < ENGINE_FLOOD)
+					die("flood ended before its time");
+				goto end;
+			}
+		}
+	}
+	if (follow(k, c, SECONDS * 1000000, false))
+		die("%s did not end", t->op);
+end:
+	if (ptrace(PTRACE_DETACH, k, 0, 0))
+		die("PTRACE_DETACH: %s", strerror(errno));
+	if (strncmp(link_line(l), t->op, strlen(t->op)))
+		die("the guest answers something else");
+}
+
+static bool judge(const struct test *t, const struct counts *c)
+{
+	bool good = c->marks == 2;
+
+	for (int nr = 0; nr < CALLS; nr++) {
+		const struct limit *l = NULL;
+
+		for (int i = 0; i < LIMITS && t->call[i].name; i++)
+			if (t->call[i].nr == nr)
+				l = &t->call[i];
+		if (l)
+			printf("# %s %u\n", l->name, c->call[nr]);
+		else if (c->call[nr])
+			printf("# system call %d: %u\n", nr, c->call[nr]);
+		if (l ? c->call[nr] < l->least || c->call[nr] > l->most : c->call[nr])
+			good = false;
+	}
+	for (int sig = 1; sig < SIGNALS; sig++) {
+		const unsigned int least = sig == t->sig ? t->least : 0, most = sig == t->sig ? t->most : 0;
+
+		if (c->sig[sig] || least)
+			printf("# %s %u\n", strsignal(sig), c->sig[sig]);
+		if (c->sig[sig] < least || c->sig[sig] > most)
+			good = false;
+	}
+	return good;
+}
+
+int main(int argc, char **argv)
+{
+	char *const boot[] = { argv[1], "run", "--mem", "128M", argv[2], NULL };
+	static struct counts c;
+	struct link l;
+	int bad = 0;
+	pid_t k;
+
+	if (argc != 3) {
+		fprintf(stderr, "usage: count KEEL GUEST\n");
+		return 126;
+	}
+	link_start(&l, "the guest", boot, NULL);
+	k = only_child(l.pid);
+	printf("KTAP version 1\n1..%zu\n", TESTS);
+	for (size_t i = 0; i < TESTS; i++) {
+		bool good;
+
+		trace(&l, k, &tests[i], &c);
+		good = judge(&tests[i], &c);
+		printf("%s %zu %s\n", good ? "ok" : "not ok", i + 1, tests[i].name);
+		bad |= !good;
+	}
+	link_stop(&l);
+	return bad;
+}

@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: MIT
+#define _GNU_SOURCE
+#include "link.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define ANSWER_MS 20000
+
+void die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	fputc('\n', stderr);
+	exit(1);
+}
+
+void link_start(struct link *l, const char *name, char *const argv[], const cpu_set_t *cpus)
+{
+	int to[2], from[2];
+
+	*l = (struct link){ .name = name };
+	if (pipe(to) || pipe(from))
+		die("pipe: %s", strerror(errno));
+	l->pid = fork();
+	if (l->pid < 0)
+		die("fork: %s", strerror(errno));
+	if (!l->pid) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		if (cpus && sched_setaffinity(0, sizeof(*cpus), cpus))
+			_exit(127);
+		dup2(to[0], 0);
+		dup2(from[1], 1);
+		for (int fd = 3; fd < 64; fd++)
+			close(fd);
+		execv(argv[0], argv);
+		_exit(127);
+	}
+	close(to[0]);
+	close(from[1]);
+	l->in = to[1];
+	l->out = from[0];
+	if (strcmp(link_line(l), "ready"))
+		die("%s did not get ready", name);
+}
+
+void link_send(struct link *l, const char *text)
+{
+	size_t n = strlen(text);
+
+	if (write(l->in, text, n) != (ssize_t)n)
+		die("%s does not listen: %s", l->name, strerror(errno));
+}
+
+const char *link_line(struct link *l)
+{
+	static char line[sizeof(l->buf)];
+
+	for (;;) {
+		char *end = memchr(l->buf, '\n', l->have);
+		struct pollfd p = { .fd = l->out, .events = POLLIN };
+		ssize_t n;
+
+		if (end) {
+			size_t len = (size_t)(end - l->buf);
+
+			memcpy(line, l->buf, len);
+			line[len] = '\0';
+			if (len && line[len - 1] == '\r')
+				line[len - 1] = '\0';
+			l->have -= len + 1;
+			memmove(l->buf, end + 1, l->have);
+			if (line[0] == '#')
+				continue;
+			return line;
+		}
+		if (l->have == sizeof(l->buf))
+			die("%s talks too much", l->name);
+		if (poll(&p, 1, ANSWER_MS) <= 0)
+			die("%s does not answer", l->name);
+		n = read(l->out, l->buf + l->have, sizeof(l->buf) - l->have);
+		if (n <= 0)
+			die("%s ended", l->name);
+		l->have += (size_t)n;
+	}
+}
+
+void link_ask(struct link *l, const char *op, unsigned int reps, uint64_t *min, uint64_t *median)
+{
+	char text[96], name[64];
+	const char *answer;
+
+	snprintf(text, sizeof(text), "%s %u 0\n", op, reps);
+	link_send(l, text);
+	answer = link_line(l);
+	if (sscanf(answer, "%63s %" SCNu64 " %" SCNu64, name, min, median) != 3 || strcmp(name, op))
+		die("%s answers %s with: %s", l->name, op, answer);
+}
+
+void link_stop(struct link *l)
+{
+	int status;
+
+	link_send(l, "quit\n");
+	if (waitpid(l->pid, &status, 0) != l->pid || status)
+		die("%s ended with wait status %#x", l->name, (unsigned int)status);
+	close(l->in);
+	close(l->out);
+}
+
+pid_t only_child(pid_t parent)
+{
+	DIR *d = opendir("/proc");
+	struct dirent *e;
+	pid_t found = 0;
+
+	if (!d)
+		die("/proc: %s", strerror(errno));
+	while ((e = readdir(d))) {
+		char path[300], text[512], *close;
+		int ppid;
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/%s/stat", e->d_name);
+		if (e->d_name[0] < '1' || e->d_name[0] > '9' || !(f = fopen(path, "re")))
+			continue;
+		text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+		fclose(f);
+		close = strrchr(text, ')');
+		if (!close || sscanf(close + 1, " %*c %d", &ppid) != 1 || ppid != parent)
+			continue;
+		if (found)
+			die("process %d has several children", (int)parent);
+		found = atoi(e->d_name);
+	}
+	closedir(d);
+	if (!found)
+		die("process %d has no child", (int)parent);
+	return found;
+}
+
+void for_each_thread(pid_t pid, void (*fn)(pid_t pid, pid_t tid, void *arg), void *arg)
+{
+	char path[64];
+	struct dirent *e;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	d = opendir(path);
+	if (!d)
+		die("%s: %s", path, strerror(errno));
+	while ((e = readdir(d)))
+		if (e->d_name[0] != '.')
+			fn(pid, atoi(e->d_name), arg);
+	closedir(d);
+}
+
+static void pin_thread(pid_t pid, pid_t tid, void *arg)
+{
+	(void)pid;
+	if (sched_setaffinity(tid, sizeof(cpu_set_t), arg))
+		die("cannot place thread %d: %s", (int)tid, strerror(errno));
+}
+
+void pin_process(pid_t pid, int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	for_each_thread(pid, pin_thread, &set);
+}
