@@ -47,7 +47,7 @@ segments=$($readelf -lW "$image" 2>/dev/null) || exit 2
 notes=$($readelf -nW "$image" 2>/dev/null) || exit 2
 code=$($objdump -d --no-show-raw-insn -w "$image" 2>/dev/null) || { echo "$image: cannot be disassembled" >&2; exit 2; }
 
-# Headers: the rules of struct keel image loading that can be seen from outside.
+# Headers: the the loader's rules, as far as they do not depend on the amount of RAM.
 echo "$header" | grep -q 'Type: *EXEC ' || say "not a static executable (ET_EXEC)"
 echo "$header" | grep -q 'Machine: .*X86-64' || say "not for x86-64"
 entry=$(echo "$header" | sed -n 's/.*Entry point address: *//p')
@@ -60,7 +60,7 @@ loads=$(echo "$segments" | awk '$1 == "LOAD" {
 }')
 [ -n "$loads" ] || say "no PT_LOAD segment"
 while read -r va pa len flags; do
-	[ -n "$va" ] || continue
+	[ -n "$va" ] && [ $((len)) -ne 0 ] || continue # an empty one maps nothing
 	end=$((va + len))
 	case $flags in
 	*W*E*) say "segment at $va is writable and executable" ;;

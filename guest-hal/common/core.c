@@ -179,6 +179,27 @@ int hal_set_pte(uint64_t va, hal_pte_t pte)
 	return hal_map(va, pte & ~(HAL_PAGE_SIZE - 1), HAL_PAGE_SIZE, pte & (HAL_PAGE_SIZE - 1), 0);
 }
 
+int hal_dirty_start(uint64_t va, uint64_t len)
+{
+	int err = check_range(va, len);
+
+	return err ? err : hal_flavour_dirty(HAL_DIRTY_START, va, len, NULL);
+}
+
+int hal_dirty_collect(uint64_t va, uint64_t len, uint64_t *bitmap)
+{
+	int err = check_range(va, len);
+
+	return err ? err : hal_flavour_dirty(HAL_DIRTY_COLLECT, va, len, bitmap);
+}
+
+int hal_dirty_stop(uint64_t va, uint64_t len)
+{
+	int err = check_range(va, len);
+
+	return err ? err : hal_flavour_dirty(HAL_DIRTY_STOP, va, len, NULL);
+}
+
 void hal_lazy_enter(void)
 {
 	hal_core_lazy_depth++;

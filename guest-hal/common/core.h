@@ -32,6 +32,9 @@ int hal_flavour_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, u
 int hal_flavour_unmap(uint64_t va, uint64_t len);
 int hal_flavour_protect(uint64_t va, uint64_t len, unsigned int prot);
 
+enum hal_dirty_op { HAL_DIRTY_START, HAL_DIRTY_COLLECT, HAL_DIRTY_STOP };
+int hal_flavour_dirty(enum hal_dirty_op op, uint64_t va, uint64_t len, uint64_t *bitmap);
+
 /* Let a line through, or hold it. */
 int hal_flavour_irq_mask(enum hal_irq irq, bool mask);
 

@@ -10,6 +10,7 @@
 #define PTE_W 2ull
 #define PTE_PCD 0x10ull
 #define PTE_AD 0x60ull
+#define PTE_D 0x40ull
 #define PTE_LARGE 0x80ull
 #define PTE_NX (1ull << 63)
 #define PTE_ADDR 0x000ffffffffff000ull
@@ -239,6 +240,29 @@ int hal_flavour_protect(uint64_t va, uint64_t len, unsigned int prot)
 	err = finish(err);
 	hal_irq_restore(irq);
 	return err;
+}
+
+/* The processor sets the dirty bit on the first write; new entries start with it set. */
+int hal_flavour_dirty(enum hal_dirty_op op, uint64_t va, uint64_t len, uint64_t *bitmap)
+{
+	bool irq = hal_irq_save();
+
+	flush_now(); /* what a lazy section has put off, so that all errors here are ours */
+	for (uint64_t i = 0; op != HAL_DIRTY_STOP && i < len / HAL_PAGE_SIZE; i++) {
+		uint64_t *pte = walk(va + i * HAL_PAGE_SIZE, 0, false);
+		bool dirty = pte && *pte & PTE_P && *pte & PTE_D;
+
+		if (op == HAL_DIRTY_COLLECT && i % 64 == 0)
+			bitmap[i / 64] = 0;
+		if (!dirty)
+			continue;
+		pte_write(pte, va + i * HAL_PAGE_SIZE, *pte & ~PTE_D);
+		if (op == HAL_DIRTY_COLLECT)
+			bitmap[i / 64] |= 1ull << i % 64;
+	}
+	flush_now();
+	hal_irq_restore(irq);
+	return 0;
 }
 
 int hal_query(uint64_t va, uint64_t *pa, unsigned int *prot)

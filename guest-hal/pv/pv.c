@@ -253,6 +253,41 @@ int hal_flavour_protect(uint64_t va, uint64_t len, unsigned int prot)
 	return update(KEEL_MMU_PROTECT, va, 0, len, prot, 0);
 }
 
+/* One call's worth at a time: every piece but the last ends on a whole word of the bitmap. */
+static int dirty_piece(enum hal_dirty_op op, uint64_t va, uint64_t len, uint64_t *bitmap, uint64_t *done)
+{
+	struct keel_ret ret;
+
+	if (op == HAL_DIRTY_START)
+		ret = keel_harvest_start(keel_as(0), va, len, KEEL_HARVEST_DIRTY);
+	else if (op == HAL_DIRTY_STOP)
+		ret = keel_harvest_stop(keel_as(0), va, len);
+	else
+		ret = keel_harvest_collect(keel_as(0), va, len, keel_gpa(hal_va_to_pa(bitmap)));
+	*done = KEEL_HARVEST_DONE_PAGES(ret.value) * HAL_PAGE_SIZE;
+	if (*done < len)
+		*done &= ~(64 * HAL_PAGE_SIZE - 1);
+	return ret.status ? hal_error(ret.status) : *done ? 0 : -HAL_EBUSY;
+}
+
+int hal_flavour_dirty(enum hal_dirty_op op, uint64_t va, uint64_t len, uint64_t *bitmap)
+{
+	bool irq = keel_irq_save();
+	int err = keel_have(KEEL_EXT_HARVEST) ? 0 : -HAL_ENOTSUP;
+	uint64_t done;
+
+	flush_lazy();
+	for (; len && !err; va += done, len -= done) {
+		err = dirty_piece(op, va, len, bitmap, &done);
+		if (bitmap)
+			bitmap += done / HAL_PAGE_SIZE / 64;
+		keel_irq_restore(irq);
+		keel_irq_disable();
+	}
+	keel_irq_restore(irq);
+	return err;
+}
+
 int hal_lazy_flush(void)
 {
 	bool irq = keel_irq_save();
@@ -492,9 +527,17 @@ void hal_restart(unsigned int code)
 
 void hal_flavour_crash(const char *message, const struct hal_frame *frame)
 {
-	/* Trap registers go out here: the host's report shows where the crash call was made. */
-	if (frame)
+	/* Static: the text is passed by GPA, and the stack may be anywhere. */
+	static char text[KEEL_CRASH_MESSAGE_MAX];
+
+	if (frame) {
+		/* The host's report has the registers at the crash call; these are those of the trap. */
+		keel_irq_disable();
 		keel_print_frame((const struct keel_frame *)frame);
+		keel_crash(KEEL_CRASH_TRAP, keel_gpa_of(text),
+			   (keel_u64)hal_snprintf(text, sizeof(text), "%s", message), frame->rip, frame->addr);
+	}
+	/* No trap, or the host does not offer CRASH for it. */
 	keel_panic("%s", message);
 }
 

@@ -309,6 +309,32 @@ int hal_lazy_flush(void);
 void hal_tlb_flush(uint64_t va, uint64_t len);
 
 /**
+ * hal_dirty_start - begin to track writes to the pages mapped in a range
+ * @va: first byte, page-aligned
+ * @len: bytes, a multiple of HAL_PAGE_SIZE
+ *
+ * -HAL_ENOTSUP where the host does not offer it; a kernel then takes every page as written.
+ */
+int hal_dirty_start(uint64_t va, uint64_t len);
+
+/**
+ * hal_dirty_collect - which pages were written since the start or the last collect?
+ * @va: first byte, page-aligned, in a tracked range
+ * @len: bytes, a multiple of HAL_PAGE_SIZE
+ * @bitmap: a bit per page, page 0 the lowest bit of word 0; in the kernel image or the linear map
+ *
+ * Whole words are written. May report pages that were not written, as those mapped since; never misses one.
+ */
+int hal_dirty_collect(uint64_t va, uint64_t len, uint64_t *bitmap);
+
+/**
+ * hal_dirty_stop - end tracking
+ * @va: first byte, page-aligned
+ * @len: bytes, a multiple of HAL_PAGE_SIZE
+ */
+int hal_dirty_stop(uint64_t va, uint64_t len);
+
+/**
  * hal_pa_to_va - where a physical address is mapped in the linear map
  */
 static inline void *hal_pa_to_va(uint64_t pa)
