@@ -36,7 +36,31 @@ $(O)/libkeelhal-pv.a: $(HAL_PV_OBJ)
 	$(Q)rm -f $@
 	$(Q)$(AR) rcsD $@ $^
 
--include $(HAL_NATIVE_OBJ:.o=.d) $(HAL_PV_OBJ:.o=.d)
+# A kernel of one file, for either flavour: LINK file.c LIBS
+HAL_PV_LINK = $(CC) $(HAL_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0)
+HAL_PV_LIBS = -Wl,--start-group $(O)/libkeelhal-pv.a $(GUEST_LIBS) -Wl,--end-group
+HAL_NATIVE_LINK = $(CC) $(HAL_NATIVE_CFLAGS) -nostdlib -static -Wl,-T,$(HALDIR)/native/native.ld \
+	-Wl,-z,max-page-size=4096 -Wl,--build-id=none -Wl,-u,hal_pvh_entry -MMD -MP -MF $(@:.elf=.d) -o $@
+HAL_NATIVE_LIBS = $(O)/libkeelhal-native.a
+
+-include $(HAL_NATIVE_OBJ:.o=.d) $(HAL_PV_OBJ:.o=.d) $(O)/guest-hal/test-pv.d $(O)/guest-hal/test-native.d
+
+# The HAL's own test, a kernel that reports in KTAP.
+HAL_TESTS := $(O)/guest-hal/test-pv.elf $(O)/guest-hal/test-native.elf
+CHECK_PROGRAMS += $(HAL_TESTS)
+
+$(O)/guest-hal/test-pv.elf: $(HALDIR)/test.c $(O)/libkeelhal-pv.a $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(HAL_PV_LINK) $< $(HAL_PV_LIBS)
+
+$(O)/guest-hal/test-native.elf: $(HALDIR)/test.c $(HAL_NATIVE_LIBS) $(HALDIR)/native/native.ld
+	@mkdir -p $(@D)
+	$(Q)$(HAL_NATIVE_LINK) $< $(HAL_NATIVE_LIBS)
+
+CHECK_STAGES += hal
+.PHONY: check-hal
+check-hal: $(HAL_TESTS) $(O)/keel
+	$(Q)$(HALDIR)/test-hal.sh $(O)/check-hal $(O)/keel $(HAL_TESTS)
 
 .PHONY: audit check-audit
 audit: ## List what in a guest image will not work on Keel: make audit IMAGE=x

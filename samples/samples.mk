@@ -15,13 +15,11 @@ samples: $(if $(filter native,$(HAL)),$(SAMPLES_NATIVE),$(SAMPLES_PV) $(O)/sampl
 
 $(SAMPLES_PV): $(O)/samples/%.elf: samples/%.c $(O)/libkeelhal-pv.a $(GUEST_DEPS)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(HAL_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< \
-		-Wl,--start-group $(O)/libkeelhal-pv.a $(GUEST_LIBS) -Wl,--end-group
+	$(Q)$(HAL_PV_LINK) $< $(HAL_PV_LIBS)
 
-$(SAMPLES_NATIVE): $(O)/samples/native/%.elf: samples/%.c $(O)/libkeelhal-native.a $(HALDIR)/native/native.ld
+$(SAMPLES_NATIVE): $(O)/samples/native/%.elf: samples/%.c $(HAL_NATIVE_LIBS) $(HALDIR)/native/native.ld
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(HAL_NATIVE_CFLAGS) -nostdlib -static -Wl,-T,$(HALDIR)/native/native.ld -Wl,-z,max-page-size=4096 \
-		-Wl,--build-id=none -Wl,-u,hal_pvh_entry -MMD -MP -MF $(@:.elf=.d) -o $@ $< $(O)/libkeelhal-native.a
+	$(Q)$(HAL_NATIVE_LINK) $< $(HAL_NATIVE_LIBS)
 
 -include $(SAMPLES_PV:.elf=.d) $(SAMPLES_NATIVE:.elf=.d)
 

@@ -1,0 +1,51 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# test-hal.sh OUT KEEL PV-IMAGE NATIVE-IMAGE	the HAL's test on both flavours
+set -u
+export LC_ALL=C
+
+out=$1 keel=$2 pv=$3 native=$4
+qemu=${QEMU:-qemu-system-x86_64}
+failed=0
+
+bail()
+{
+	echo "Bail out! $*"
+	exit 1
+}
+
+[ -x "$keel" ] || bail "no $keel"
+command -v "$qemu" > /dev/null || bail "no $qemu; it is in .ci/packages"
+rm -rf "${out:?}"
+mkdir -p "$out" || exit 1
+awk 'BEGIN { for (i = 0; i < 5000; i++) printf "%c", i * 7 % 256 }' > "$out/module"
+[ "$(wc -c < "$out/module")" -eq 5000 ] || bail "this awk cannot write binary files"
+
+# result N NAME STATUS LOG: the kernel's own KTAP as a subtest, which must have kept its plan.
+result()
+{
+	tr -d '\r' < "$4" | sed 's/^/    /'
+	last=$(grep '^ok\|^not ok' "$4" | tail -n 1 | tr -dc '0-9 ' | awk '{ print $1 }')
+	if [ "$3" -eq 0 ] && [ -n "$last" ] && grep -q "^1\\.\\.$last" "$4"; then
+		echo "ok $1 $2"
+	else
+		echo "# exit status $3"
+		sed 's/^/# /' "$4.err"
+		echo "not ok $1 $2"
+		failed=1
+	fi
+}
+
+echo "KTAP version 1"
+echo "1..2"
+timeout -k 5 60 "$keel" run --timeout 40 --core none --cmdline "one word" --initrd "$out/module" "$pv" \
+	< /dev/null > "$out/pv.log" 2> "$out/pv.log.err"
+result 1 pv $? "$out/pv.log"
+
+# QEMU ends with twice the code that was written to the device plus 1.
+timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -m 128 -nodefaults -display none -no-reboot -serial stdio \
+	-device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$native" -initrd "$out/module" \
+	-append "hal.exit_port=0xf4 one word" < /dev/null > "$out/native.log" 2> "$out/native.log.err"
+result 2 native $(($? ^ 1)) "$out/native.log"
+exit $failed

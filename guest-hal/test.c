@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: MIT
+/*
+ * A kernel that tests the HAL under it, the same way on both flavours, and
+ * reports in KTAP. The samples show what the HAL is for; this looks at what they
+ * do not: software interrupts, lazy sections against handlers and preemption,
+ * registers and FP state across upcalls, start-up data. Wants the command line
+ * to contain "word" and a module of 5000 bytes, byte i being i * 7.
+ */
+#include <hal/hal.h>
+
+#define VA 0x200000000000ull
+#define RW (HAL_PROT_R | HAL_PROT_W)
+#define MS 1000000ull
+#define STACK_SIZE 16384
+
+static unsigned int tests, failures;
+static uint64_t base; /* 16 free physical pages */
+
+static void check(bool ok, const char *what)
+{
+	hal_printf("%sok %u %s\n", ok ? "" : "not ", ++tests, what);
+	failures += !ok;
+}
+
+static bool same(const char *a, const char *b)
+{
+	while (*a && *a == *b) {
+		a++;
+		b++;
+	}
+	return *a == *b;
+}
+
+static void start_data(void)
+{
+	struct hal_mem m, prev = { 0, 0, HAL_MEM_RESERVED };
+	uint64_t image = hal_va_to_pa((void *)(uintptr_t)hal_main), ram = 0;
+	uint8_t a[64] = { 0 }, b[64] = { 0 };
+	bool sorted = true, in_image = false, word = false;
+	const struct hal_cpu *cpu = hal_cpu();
+	int err;
+
+	for (unsigned int i = 0; hal_memmap(i, &m); i++) {
+		sorted &= m.len && !((m.pa | m.len) & (HAL_PAGE_SIZE - 1)) && (!i || m.pa >= prev.pa + prev.len);
+		in_image |= m.type == HAL_MEM_IMAGE && image >= m.pa && image - m.pa < m.len;
+		ram += m.type == HAL_MEM_RAM ? m.len : 0;
+		if (m.type == HAL_MEM_RAM && m.len >= 16 * HAL_PAGE_SIZE)
+			base = m.pa + m.len - 16 * HAL_PAGE_SIZE;
+		prev = m;
+	}
+	check(sorted && ram > 32 << 20, "the memory map is sorted, by pages, and has memory");
+	check(in_image, "this kernel lies in what the map calls the image");
+	for (const char *s = hal_cmdline(); *s; s++)
+		word |= s[0] == 'w' && s[1] == 'o' && s[2] == 'r' && s[3] == 'd';
+	check(word, "the command line is there");
+	in_image = hal_module(&m) && m.len == 5000;
+	for (uint64_t i = 0; in_image && i < m.len; i++)
+		in_image = ((uint8_t *)hal_pa_to_va(m.pa))[i] == (uint8_t)(i * 7);
+	check(in_image, "the module is there, byte by byte");
+	prev = m;
+	word = false;
+	for (unsigned int i = 0; hal_memmap(i, &m); i++)
+		word |= m.type == HAL_MEM_MODULE && prev.pa >= m.pa && prev.pa + prev.len <= m.pa + m.len;
+	check(word, "and the memory map keeps its pages");
+	err = hal_entropy(a, sizeof(a));
+	for (unsigned int i = 0; i < sizeof(a); i++)
+		b[0] |= a[i];
+	check((err == -HAL_ENOTSUP || (!err && b[0])) && hal_entropy(a, 65) == -HAL_EINVAL,
+	      "random bytes, or the word that there are none");
+	/* SSE2, as every x86-64 has. */
+	check(cpu->cpuid[1] >> 26 & 1 && (cpu->xfeatures & 3) == 3 && cpu->xsave_size >= 512 && cpu->tsc_hz > 100000000,
+	      "what the CPU has");
+	check(hal_va_to_pa(hal_pa_to_va(base + 5)) == base + 5, "addresses in the linear map translate both ways");
+	hal_map(VA, base, HAL_PAGE_SIZE, RW, 0);
+	check(hal_va_to_pa((void *)(VA + 9)) == base + 9, "and those of other mappings");
+	hal_unmap(VA, HAL_PAGE_SIZE);
+}
+
+static void formatted(void)
+{
+	char s[40];
+
+	hal_snprintf(s, sizeof(s), "%d|%5u|%-4s|%04x|%c|%lu%%", -7, 42u, "ab", 0xbeu, 'z', 1ul << 40);
+	check(same(s, "-7|   42|ab  |00be|z|1099511627776%"), "formatted text");
+	check(hal_snprintf(s, 4, "%s", "123456") == 6 && same(s, "123"), "and text that does not fit");
+}
+
+static unsigned int taken[HAL_IRQ_COUNT], hooks, order;
+static unsigned int took_at[HAL_IRQ_COUNT];
+static bool enabled_in_handler;
+
+static void on_irq(struct hal_frame *frame, void *arg)
+{
+	unsigned int irq = (unsigned int)(uintptr_t)arg;
+
+	(void)frame;
+	taken[irq]++;
+	took_at[irq] = ++order;
+	enabled_in_handler |= hal_irq_enabled();
+}
+
+static void hook(struct hal_frame *frame)
+{
+	(void)frame;
+	hooks++;
+	order++;
+}
+
+static void interrupts(void)
+{
+	uint64_t deadline;
+	bool on;
+
+	hal_irq_handler(HAL_IRQ_SOFT0, on_irq, (void *)HAL_IRQ_SOFT0);
+	hal_irq_handler(HAL_IRQ_SOFT1, on_irq, (void *)HAL_IRQ_SOFT1);
+	hal_irq_exit_hook(hook);
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	check(taken[HAL_IRQ_SOFT0] == 0 && !hal_irq_enabled(), "with interrupts off a raised line is held");
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	hal_irq_enable();
+	check(taken[HAL_IRQ_SOFT0] == 1 && hal_irq_enabled(),
+	      "and taken once they are on, however often it was raised");
+	check(hooks >= 1 && took_at[HAL_IRQ_SOFT0] < order && !enabled_in_handler,
+	      "handlers run with interrupts off, then the exit hook");
+	hal_irq_raise(HAL_IRQ_SOFT1);
+	check(taken[HAL_IRQ_SOFT1] == 1 && taken[HAL_IRQ_SOFT0] == 1,
+	      "with interrupts on it is taken at once, by its own handler");
+	hal_irq_mask(HAL_IRQ_SOFT1);
+	hal_irq_raise(HAL_IRQ_SOFT1);
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	check(taken[HAL_IRQ_SOFT1] == 1 && taken[HAL_IRQ_SOFT0] == 2, "a masked line holds no other up");
+	on = hal_irq_save();
+	hal_irq_unmask(HAL_IRQ_SOFT1);
+	check(taken[HAL_IRQ_SOFT1] == 1 && on, "unmasked with interrupts off it is still held");
+	hal_irq_restore(on);
+	check(taken[HAL_IRQ_SOFT1] == 2, "and taken when they are restored");
+	on = hal_irq_save();
+	hal_irq_restore(hal_irq_save());
+	check(!hal_irq_enabled(), "save and restore nest");
+	hal_irq_restore(on);
+	check(hal_irq_raise(HAL_IRQ_TIMER) == -HAL_EINVAL && hal_irq_mask(HAL_IRQ_COUNT) == -HAL_EINVAL,
+	      "lines that cannot be raised or are none are refused");
+
+	hal_irq_disable();
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	deadline = hal_clock_ns() + 1000 * MS;
+	check(hal_wait(deadline) == 0 && taken[HAL_IRQ_SOFT0] == 3 && hal_clock_ns() < deadline && hal_irq_enabled(),
+	      "a wait does not sleep on what is pending already");
+	hal_irq_disable();
+	deadline = hal_clock_ns() + 3 * MS;
+	check(hal_wait(deadline) == -HAL_ETIMEDOUT && hal_clock_ns() >= deadline,
+	      "a wait for nothing ends at its deadline");
+	hal_irq_disable();
+	check(hal_wait(1) == -HAL_ETIMEDOUT, "or at once when that has passed");
+	hal_irq_exit_hook(NULL);
+	hal_irq_handler(HAL_IRQ_SOFT1, NULL, NULL);
+	hal_irq_raise(HAL_IRQ_SOFT1);
+	check(taken[HAL_IRQ_SOFT1] == 2 && hal_irq_unmask(HAL_IRQ_SOFT1) == -HAL_EINVAL,
+	      "a line without a handler stays masked");
+}
+
+static unsigned int ticks;
+
+static void on_tick(struct hal_frame *frame, void *arg)
+{
+	(void)frame;
+	(void)arg;
+	ticks++;
+	hal_timer_set(hal_clock_ns() + 30000);
+}
+
+/*
+ * Loads every register but rsp with a pattern, spins while interrupts come, and
+ * counts what is not as it was. The xmm registers and flags too.
+ */
+static uint64_t register_damage(uint64_t spins)
+{
+	uint64_t bad = 0;
+
+	__asm__ volatile("	lea -128(%%rsp), %%rsp\n" /* a compiler's red zone */
+			 "	push %%rbp\n"
+			 "	push %%rbx\n"
+			 "	push %[bad]\n"
+			 "	movq $0x1111, %%rax; movq %%rax, %%xmm0; movq %%rax, %%xmm7; movq %%rax, %%xmm15\n"
+			 "	mov $0x2222, %%ebx; mov $0x3333, %%edx; mov $0x4444, %%esi\n"
+			 "	mov $0x5555, %%edi; mov $0x6666, %%ebp; mov $0x7777, %%r8d; mov $0x8888, %%r9d\n"
+			 "	mov $0x9999, %%r10d; mov $0xaaaa, %%r11d; mov $0xbbbb, %%r12d; mov $0xcccc, %%r13d\n"
+			 "	mov $0xdddd, %%r14d; mov $0xeeee, %%r15d\n"
+			 "1:	stc\n"
+			 "	lea -1(%%rcx), %%rcx\n"
+			 "	jnc 2f\n"
+			 "	jrcxz 3f\n"
+			 "	jmp 1b\n"
+			 "2:	incq (%%rsp)\n"
+			 "	jmp 1b\n"
+			 "3:	cmp $0x1111, %%rax; jne 4f; cmp $0x2222, %%rbx; jne 4f\n"
+			 "	cmp $0x3333, %%rdx; jne 4f; cmp $0x4444, %%rsi; jne 4f; cmp $0x5555, %%rdi; jne 4f\n"
+			 "	cmp $0x6666, %%rbp; jne 4f; cmp $0x7777, %%r8; jne 4f; cmp $0x8888, %%r9; jne 4f\n"
+			 "	cmp $0x9999, %%r10; jne 4f; cmp $0xaaaa, %%r11; jne 4f; cmp $0xbbbb, %%r12; jne 4f\n"
+			 "	cmp $0xcccc, %%r13; jne 4f; cmp $0xdddd, %%r14; jne 4f; cmp $0xeeee, %%r15; jne 4f\n"
+			 "	movq %%xmm0, %%rax; cmp $0x1111, %%rax; jne 4f\n"
+			 "	movq %%xmm7, %%rax; cmp $0x1111, %%rax; jne 4f\n"
+			 "	movq %%xmm15, %%rax; cmp $0x1111, %%rax; je 5f\n"
+			 "4:	incq (%%rsp)\n"
+			 "5:	pop %[bad]\n"
+			 "	pop %%rbx\n"
+			 "	pop %%rbp\n"
+			 "	lea 128(%%rsp), %%rsp\n"
+			 : [bad] "+a"(bad), "+c"(spins)
+			 :
+			 : "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "cc", "memory");
+	return bad;
+}
+
+static void registers(void)
+{
+	uint64_t damage = 0;
+
+	ticks = 0;
+	hal_irq_handler(HAL_IRQ_TIMER, on_tick, NULL);
+	hal_timer_set(hal_clock_ns());
+	for (uint64_t end = hal_clock_ns() + 50 * MS; hal_clock_ns() < end;)
+		damage += register_damage(100000);
+	hal_timer_set(HAL_NEVER);
+	check(ticks > 20 && damage == 0, "registers, flags and xmm survive interrupts");
+	hal_printf("# %u interrupts\n", ticks);
+}
+
+static bool spare_red_zone(struct hal_frame *frame)
+{
+	frame->rip += 2; /* ud2 */
+	return true;
+}
+
+static void traps_registers(void)
+{
+	uint64_t low = 0, high = 0, sp = 0;
+
+	hal_trap_handler(HAL_VEC_UD, spare_red_zone);
+	/* On bare hardware there is no red zone to keep: leave room as -mno-red-zone code has it. */
+	if (same(hal_flavour(), "pv"))
+		__asm__ volatile("movq $77, -8(%%rsp); movq $88, -128(%%rsp); mov %%rsp, %2\n"
+				 "ud2\n"
+				 "mov -8(%%rsp), %0; mov -128(%%rsp), %1; sub %%rsp, %2"
+				 : "=&r"(high), "=&r"(low), "=&r"(sp)::"memory");
+	else
+		__asm__ volatile("mov $77, %0; mov $88, %1; mov %%rsp, %2; ud2; sub %%rsp, %2"
+				 : "=&r"(high), "=&r"(low), "=&r"(sp)::"memory");
+	check(high == 77 && low == 88 && sp == 0,
+	      "the stack below the pointer survives a trap, as far as the flavour promises");
+	hal_trap_handler(HAL_VEC_UD, NULL);
+}
+
+/* A handler that works on page tables inside the interrupted code's lazy section. */
+static bool handler_saw;
+
+static void map_in_handler(struct hal_frame *frame, void *arg)
+{
+	(void)frame;
+	(void)arg;
+	hal_map(VA + HAL_PAGE_SIZE, base + HAL_PAGE_SIZE, HAL_PAGE_SIZE, RW, 0);
+	*(volatile uint64_t *)(VA + HAL_PAGE_SIZE) = 5;
+	handler_saw = *(uint64_t *)hal_pa_to_va(base + HAL_PAGE_SIZE) == 5;
+}
+
+static struct hal_mark mark;
+
+static bool leave(struct hal_frame *frame)
+{
+	hal_frame_resume(frame, &mark, 1);
+	return true;
+}
+
+static void lazy(void)
+{
+	uint64_t pa;
+	unsigned int prot;
+
+	hal_irq_handler(HAL_IRQ_SOFT0, map_in_handler, NULL);
+	hal_lazy_enter();
+	hal_set_pte(VA, base | RW);
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	hal_set_pte(VA + 2 * HAL_PAGE_SIZE, (base + 2 * HAL_PAGE_SIZE) | RW);
+	check(handler_saw, "a handler's updates take effect at once inside a lazy section");
+	check(!hal_lazy_leave() && !hal_query(VA, &pa, &prot) && pa == base &&
+		      !hal_query(VA + 2 * HAL_PAGE_SIZE, &pa, &prot) && pa == base + 2 * HAL_PAGE_SIZE,
+	      "and the section's own are not lost by it");
+
+	/* A fault inside a section, given up to a mark outside: the section is left, what was put off is not lost. */
+	hal_trap_handler(HAL_VEC_UD, leave);
+	if (!hal_mark(&mark)) {
+		hal_lazy_enter();
+		hal_set_pte(VA + 3 * HAL_PAGE_SIZE, (base + 3 * HAL_PAGE_SIZE) | RW);
+		__asm__ volatile("ud2");
+	}
+	hal_trap_handler(HAL_VEC_UD, NULL);
+	check(!hal_map(VA + 4 * HAL_PAGE_SIZE, base, HAL_PAGE_SIZE, RW, 0) &&
+		      *(volatile uint64_t *)(VA + 4 * HAL_PAGE_SIZE) + 1 &&
+		      !hal_query(VA + 3 * HAL_PAGE_SIZE, &pa, &prot),
+	      "a fault given up to a mark outside a lazy section leaves it");
+	hal_unmap(VA, 5 * HAL_PAGE_SIZE);
+}
+
+static void dirty(void)
+{
+	static uint64_t bitmap[2];
+	volatile uint64_t *p = (volatile uint64_t *)VA;
+	int err;
+
+	hal_map(VA, base, 16 * HAL_PAGE_SIZE, RW, HAL_MAP_POPULATE);
+	err = hal_dirty_start(VA, 16 * HAL_PAGE_SIZE);
+	if (err == -HAL_ENOTSUP) {
+		check(true, "tracking written pages # SKIP the host does not offer HARVEST");
+		hal_unmap(VA, 16 * HAL_PAGE_SIZE);
+		return;
+	}
+	hal_dirty_collect(VA, 16 * HAL_PAGE_SIZE, bitmap);
+	p[0] = 1;
+	p[3 * 512] = 1;
+	p[15 * 512 + 511] = 1;
+	bitmap[1] = 99;
+	err |= hal_dirty_collect(VA, 16 * HAL_PAGE_SIZE, bitmap);
+	check(!err && (bitmap[0] & 0x8009) == 0x8009 && bitmap[0] <= 0xffff && bitmap[1] == 99,
+	      "written pages are reported, none is missed");
+	err = hal_dirty_collect(VA, 16 * HAL_PAGE_SIZE, bitmap);
+	check(!err && bitmap[0] == 0, "and only once");
+	err = hal_dirty_stop(VA, 16 * HAL_PAGE_SIZE);
+	p[0] = 2;
+	check(!err && *(uint64_t *)hal_pa_to_va(base) == 2, "tracking ends, pages stay writable");
+	hal_unmap(VA, 16 * HAL_PAGE_SIZE);
+}
+
+/* Two stacks and the main one, switched by the timer inside lazy sections. */
+static uint64_t rsp[3];
+static unsigned int running, rounds[3];
+static char stacks[2][STACK_SIZE] __attribute__((aligned(16)));
+static volatile bool stop;
+static volatile unsigned int section_errors;
+
+static void switch_next(struct hal_frame *frame)
+{
+	unsigned int from = running;
+
+	(void)frame;
+	running = (running + 1) % 3;
+	hal_switch(&rsp[from], rsp[running]);
+}
+
+/* Maps and unmaps four pages of its own, over and over. */
+static void mapper(unsigned int n)
+{
+	uint64_t va = VA + n * 0x100000, pa = base + 4 * n * HAL_PAGE_SIZE, got;
+	unsigned int prot;
+
+	hal_lazy_enter();
+	for (unsigned int i = 0; i < 4; i++)
+		hal_set_pte(va + i * HAL_PAGE_SIZE, (pa + i * HAL_PAGE_SIZE) | RW);
+	section_errors += hal_lazy_leave() != 0;
+	for (unsigned int i = 0; i < 4; i++) {
+		section_errors += hal_query(va + i * HAL_PAGE_SIZE, &got, &prot) || got != pa + i * HAL_PAGE_SIZE;
+		*(volatile uint64_t *)(va + i * HAL_PAGE_SIZE) = n;
+	}
+	hal_lazy_enter();
+	for (unsigned int i = 0; i < 4; i++)
+		hal_set_pte(va + i * HAL_PAGE_SIZE, 0);
+	section_errors += hal_lazy_leave() != 0;
+	section_errors += hal_query(va, &got, &prot) != -HAL_ENOENT;
+	rounds[n]++;
+}
+
+static void mapper_thread(void *arg)
+{
+	for (;;)
+		mapper((unsigned int)(uintptr_t)arg);
+}
+
+static void preemption(void)
+{
+	for (unsigned int n = 1; n <= 2; n++)
+		rsp[n] = hal_stack_prepare(stacks[n - 1] + STACK_SIZE, mapper_thread, (void *)(uintptr_t)n);
+	ticks = 0;
+	hal_irq_exit_hook(switch_next);
+	hal_irq_handler(HAL_IRQ_TIMER, on_tick, NULL);
+	hal_timer_set(hal_clock_ns());
+	for (uint64_t end = hal_clock_ns() + 100 * MS; hal_clock_ns() < end;)
+		mapper(0);
+	hal_irq_disable();
+	hal_irq_exit_hook(NULL);
+	hal_timer_set(HAL_NEVER);
+	hal_irq_enable();
+	check(ticks > 20 && rounds[0] && rounds[1] && rounds[2] && !section_errors,
+	      "three threads preempted inside lazy sections lose nothing");
+	hal_printf("# %u switches, %u %u %u rounds, %u errors\n", ticks, rounds[0], rounds[1], rounds[2],
+		   section_errors);
+}
+
+static void bases(void)
+{
+	static uint64_t area[2] = { 11, 22 };
+	uint64_t v;
+
+	hal_percpu_set(area);
+	check(hal_percpu() == area, "the per-CPU pointer");
+	hal_fsbase_set((uintptr_t)area);
+	__asm__ volatile("mov %%fs:8, %0" : "=r"(v));
+	check(v == 22 && hal_fsbase() == (uintptr_t)area, "FS base is the kernel's");
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	__asm__ volatile("mov %%fs:0, %0" : "=r"(v));
+	check(v == 11 && hal_percpu() == area, "both survive interrupts");
+}
+
+static void counters(void)
+{
+	struct hal_stat before[64], after[64];
+	unsigned int n = hal_stats(before, 64), m;
+	bool grew = false;
+
+	hal_map(VA, base, HAL_PAGE_SIZE, RW, 0);
+	hal_unmap(VA, HAL_PAGE_SIZE);
+	m = hal_stats(after, 64);
+	for (unsigned int i = 0; i < n && i < m; i++)
+		grew |= after[i].calls > before[i].calls;
+	check(n && m >= n && grew, "counters count");
+}
+
+int hal_main(void)
+{
+	hal_printf("KTAP version 1\n");
+	start_data();
+	formatted();
+	interrupts();
+	registers();
+	traps_registers();
+	lazy();
+	dirty();
+	preemption();
+	bases();
+	counters();
+	hal_printf("1..%u\n", tests);
+	return failures != 0;
+}
