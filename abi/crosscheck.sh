@@ -9,8 +9,8 @@
 #          Prints each fault; succeeds when there are none.
 #   fill   rewrite the [tests: ...] of SPEC.md from the manifest.
 #
-# A clause is one line, "**KEEL-GROUP-nn** text [tests: ID ...]" or "... [host: how]",
-# or "**KEEL-GROUP-nn** withdrawn". The manifest is comma-separated with a heading
+# A clause is one line, "**KEEL-GROUP-nn** text [tests: ID ...]" or "... [host: how]" or
+# both in this order, or "**KEEL-GROUP-nn** withdrawn". The manifest is comma-separated with a heading
 # that has the columns `id` and `clauses`; several clauses stand in one cell
 # separated by spaces. Lines that begin with # are comments.
 set -eu
@@ -52,6 +52,11 @@ fill)
 	/^\*\*KEEL-[A-Z]+-[0-9][0-9]\*\* / && / \[tests:[^]]*\]/ {
 		id = substr($0, 3, index(substr($0, 3), "*") - 1)
 		sub(/\[tests:[^]]*\]/, "[tests:" (of[id] == "" ? " " : of[id]) "]")
+		sub(/ \[tests: \] \[host:/, " [host:")
+	} else if (/^\*\*KEEL-[A-Z]+-[0-9][0-9]\*\* .* \[host: [^]]*\]$/) {
+		# Held by the host and by tests as well.
+		id = substr($0, 3, index(substr($0, 3), "*") - 1)
+		if (of[id] != "") sub(/ \[host: /, " [tests:" of[id] "] [host: ")
 	}
 	{ print }
 	END { exit faults != 0 }' "$manifest" "$spec" >"$spec.new" || { cat "$spec.new"; rm -f "$spec.new"; exit 1; }
@@ -87,7 +92,7 @@ check)
 		host = $0 ~ / \[host: [^]]+\]$/
 		if (!tagged && !host) fault("SPEC: " id " does not end with [tests: ...] or [host: ...]")
 		n = split(tests, t, " ")
-		if (tagged && n == 0) fault("SPEC: " id " has no test")
+		if (tagged && n == 0 && !host) fault("SPEC: " id " has no test")
 		for (i = 1; i <= n; i++) {
 			if (!(t[i] in row)) fault("SPEC: " id " names " t[i] ", which is not in the manifest")
 			else if ((" " row[t[i]] " ") !~ (" " id " ")) fault("SPEC: " id " names " t[i] ", whose row does not name it back")
