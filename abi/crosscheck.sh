@@ -53,8 +53,11 @@ fill)
 		id = substr($0, 3, index(substr($0, 3), "*") - 1)
 		sub(/\[tests:[^]]*\]/, "[tests:" (of[id] == "" ? " " : of[id]) "]")
 		sub(/ \[tests: \] \[host:/, " [host:")
-	} else if (/^\*\*KEEL-[A-Z]+-[0-9][0-9]\*\* .* \[host: [^]]*\]$/) {
-		# Held by the host and by tests as well.
+		print
+		next
+	}
+	# Held by the host and by tests as well.
+	/^\*\*KEEL-[A-Z]+-[0-9][0-9]\*\* .* \[host: [^]]*\]$/ {
 		id = substr($0, 3, index(substr($0, 3), "*") - 1)
 		if (of[id] != "") sub(/ \[host: /, " [tests:" of[id] "] [host: ")
 	}
