@@ -106,7 +106,8 @@ compare()
 
 if [ "$flavour" = pv ]; then
 	[ -x "$keel" ] || bail "no $keel"
-	plan=$(($# + 4))
+	plan=$(($# + 5))
+	mkfifo "$out/$flavour/input.fifo" || exit 1
 else
 	command -v "$qemu" > /dev/null || bail "no $qemu; it is in .ci/packages"
 	plan=$(($# + 1))
@@ -154,6 +155,11 @@ if [ "$flavour" = pv ]; then
 	status=$?
 	grep -q cmd_crash "$out/$flavour/crash.log.err"
 	ok $(($? || status != 125)) "a crash ends with 125 and a backtrace that names the function"
+
+	{ printf 'reboot\r'; sleep 1; printf 'exit 5\r'; } > "$out/$flavour/input.fifo" &
+	run shell "" "$out/$flavour/reboot.log" "$out/$flavour/input.fifo"
+	ok $(($? != 5 || $(grep -c '^Keel shell' "$out/$flavour/reboot.log") != 2)) "reboot starts the kernel again"
+	wait
 
 	lines=$(grep -cv '^$' "$here/hello.c")
 	ok $((lines > 40)) "hello has $lines lines of its own, at most 40"

@@ -9,6 +9,7 @@
 	.globl	hal_switch
 	.type	hal_switch, @function
 hal_switch:
+	endbr64
 	push	%rbp
 	push	%rbx
 	push	%r12
@@ -30,6 +31,7 @@ hal_switch:
 	.globl	hal_stack_prepare
 	.type	hal_stack_prepare, @function
 hal_stack_prepare:
+	endbr64
 	lea	-64(%rdi), %rax
 	movq	$0, 0(%rax)			/* r15 */
 	movq	$0, 8(%rax)			/* r14 */
@@ -56,6 +58,7 @@ stack_start:
 	.globl	hal_call_on
 	.type	hal_call_on, @function
 hal_call_on:
+	endbr64
 	push	%rbp
 	mov	%rsp, %rbp
 	mov	%rdi, %rsp
@@ -70,6 +73,7 @@ hal_call_on:
 	.globl	hal_mark
 	.type	hal_mark, @function
 hal_mark:
+	endbr64
 	mov	%rbx, 0(%rdi)
 	mov	%rbp, 8(%rdi)
 	mov	%r12, 16(%rdi)
