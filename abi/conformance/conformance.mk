@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+# The conformance suite: runner, guest images, malformed images, manifest, stages.
+
+CONF := abi/conformance
+CONF_O := $(O)/conformance
+CONF_GROUPS := init start base call ctx multi mmu harvest trap norm event vcpu console memory image
+CONF_CFLAGS := -std=gnu11 -ffreestanding -fno-stack-protector -fno-pic -mgeneral-regs-only -fno-omit-frame-pointer \
+	-fcf-protection=none -O2 -g -Wall -Wextra -Werror -Iabi/include -I$(CONF)/guest
+CONF_IMAGES := $(CONF_GROUPS:%=$(CONF_O)/%.elf)
+CONF_RUN = $(O)/keel-conform --adapter $(CONF)/adapters/keel --jobs 2
+
+ALL += $(O)/keel-conform $(CONF_IMAGES) $(CONF_O)/image/made $(CONF_O)/manifest.csv $(CONF_O)/hostile.elf
+
+$(O)/keel-conform: $(CONF)/runner.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(HOSTCFLAGS) -MMD -MP -MF $(CONF_O)/obj/runner.d -o $@ $< -lcjson
+
+$(CONF_O)/badimage: $(CONF)/badimage.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(HOSTCFLAGS) -MMD -MP -MF $(CONF_O)/obj/badimage.d -o $@ $<
+
+$(CONF_O)/obj/%.o: $(CONF)/tests/%.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/obj/%.o: $(CONF)/guest/%.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/obj/%.o: $(CONF)/hostile/%.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/obj/%.o: $(CONF)/guest/%.S
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(O)/keel-conform $(CONF_O)/badimage: | $(CONF_O)/obj/dir
+$(CONF_O)/obj/dir:
+	$(Q)mkdir -p $(@D)
+	$(Q)touch $@
+
+$(CONF_O)/%.elf: $(CONF_O)/obj/entry.o $(CONF_O)/obj/kt.o $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
+	$(Q)$(CC) -nostdlib -static -no-pie -Wl,-T,$(CONF)/guest/image.ld -Wl,--build-id=none -Wl,-z,max-page-size=4096 \
+		-Wl,-z,noexecstack -o $@ $(filter %.o,$^)
+
+# What the images declare, as CSV; see KEEL_TEST in guest/kt.h for the words.
+$(CONF_O)/manifest.csv: $(CONF_IMAGES) $(CONF_O)/badimage $(CONF)/manifest.sh
+	$(Q)sh $(CONF)/manifest.sh $(CONF_O) $(CONF_GROUPS) >$@
+
+$(CONF_O)/image/made: $(CONF_O)/badimage $(CONF_O)/image.elf
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CONF_O)/badimage $(CONF_O)/image.elf $(@D)
+	$(Q)touch $@
+
+.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_O)/obj/entry.o $(CONF_O)/obj/kt.o $(CONF_O)/obj/hostile.o
+-include $(wildcard $(CONF_O)/obj/*.d)
+
+CHECK_STAGES += conform mutants hostile
+CHECK_LONG_STAGES += conform-long hostile-long
+
+CHECK_SECONDS_conform := 600
+check-conform: all
+	$(Q)sh $(CONF)/stages.sh conform $(O)
+
+CHECK_SECONDS_conform-long := 3600
+check-conform-long: all
+	$(Q)sh $(CONF)/stages.sh conform-long $(O)
+
+# The mutant host is built apart from the one that is shipped.
+CHECK_SECONDS_mutants := 900
+check-mutants: all
+	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants EXTRA=-DKEEL_BUGS $(O)/mutants/keel >&2
+	$(Q)sh $(CONF)/stages.sh mutants $(O)
+
+CHECK_SECONDS_hostile := 300
+check-hostile: all
+	$(Q)sh $(CONF)/stages.sh hostile $(O) 50
+
+CHECK_SECONDS_hostile-long := 1800
+check-hostile-long: all
+	$(Q)sh $(CONF)/stages.sh hostile $(O) 1000
+
+.PHONY: check-conform check-conform-long check-mutants check-hostile check-hostile-long
