@@ -37,15 +37,44 @@ result()
 	fi
 }
 
-echo "KTAP version 1"
-echo "1..2"
-timeout -k 5 60 "$keel" run --timeout 40 --core none --cmdline "one word" --initrd "$out/module" "$pv" \
-	< /dev/null > "$out/pv.log" 2> "$out/pv.log.err"
-result 1 pv $? "$out/pv.log"
+# run FLAVOUR LOG CMDLINE: the exit status as the kernel meant it.
+run()
+{
+	if [ "$1" = pv ]; then
+		timeout -k 5 60 "$keel" run --timeout 40 --core none --cmdline "$3" --initrd "$out/module" "$pv" \
+			< /dev/null > "$2" 2> "$2.err"
+		return
+	fi
+	timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -m 128 -nodefaults -display none -no-reboot -serial stdio \
+		-device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$native" -initrd "$out/module" \
+		-append "hal.exit_port=0xf4 $3" < /dev/null > "$2" 2> "$2.err"
+	status=$?
+	# QEMU ends with twice what was written to the device plus 1.
+	[ $((status & 1)) -eq 1 ] && return $((status / 2))
+	return 124
+}
 
-# QEMU ends with twice the code that was written to the device plus 1.
-timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -m 128 -nodefaults -display none -no-reboot -serial stdio \
-	-device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$native" -initrd "$out/module" \
-	-append "hal.exit_port=0xf4 one word" < /dev/null > "$out/native.log" 2> "$out/native.log.err"
-result 2 native $(($? ^ 1)) "$out/native.log"
+# death N FLAVOUR CMDLINE MESSAGE: exit status 125, and the message among the last words.
+death()
+{
+	run "$2" "$out/$2-$3.log" "$3"
+	if [ $? -eq 125 ] && grep -q "$4" "$out/$2-$3.log"; then
+		echo "ok $1 $2: $3"
+	else
+		sed 's/^/# /' "$out/$2-$3.log"
+		echo "not ok $1 $2: $3"
+		failed=1
+	fi
+}
+
+echo "KTAP version 1"
+echo "1..6"
+n=0
+for flavour in pv native; do
+	run $flavour "$out/$flavour.log" "one word"
+	result $((n + 1)) $flavour $? "$out/$flavour.log"
+	death $((n + 2)) $flavour panic '^panic: asked to panic, 1 times'
+	death $((n + 3)) $flavour trap '^panic: unhandled invalid opcode (vector 6, error 0x0, address 0x0) at rip 0x40'
+	n=$((n + 3))
+done
 exit $failed

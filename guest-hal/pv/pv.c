@@ -534,6 +534,7 @@ void hal_flavour_crash(const char *message, const struct hal_frame *frame)
 		/* The host's report has the registers at the crash call; these are those of the trap. */
 		keel_irq_disable();
 		keel_print_frame((const struct keel_frame *)frame);
+		keel_printf("panic: %s\n", message);
 		keel_crash(KEEL_CRASH_TRAP, keel_gpa_of(text),
 			   (keel_u64)hal_snprintf(text, sizeof(text), "%s", message), frame->rip, frame->addr);
 	}
