@@ -33,7 +33,8 @@ int parse_size(const char *text, uint64_t *bytes)
 	const char *suffix;
 	uint64_t v;
 
-	if (len && (suffix = strchr(suffixes, text[len - 1] & ~0x20)) && *suffix) {
+	suffix = len ? strchr(suffixes, text[len - 1] & ~0x20) : NULL;
+	if (suffix && *suffix) {
 		shift = 10 * (unsigned int)(suffix - suffixes + 1);
 		len--;
 	}

@@ -167,7 +167,7 @@ static long limit(unsigned int what, uint64_t value)
 
 static const uint8_t signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIG_KICK, SIG_TIMER };
 
-/* From here on on the monitor's stack; afterwards only what the filter permits. */
+/* Called on the monitor's stack already; afterwards only what the filter permits. */
 void k_seal(struct keel_vcpu *page)
 {
 	static const struct {
