@@ -396,14 +396,23 @@ static void hosts_that_answer_nonsense(struct kunit *test)
 /* An answer that is plausible each time and still never done: a page per call, then one page too many. */
 static void progress_is_counted_not_believed(struct kunit *test)
 {
-	struct keel_ret one = { KEEL_OK, 1ull << 32 };
+	struct keel_ret one = { KEEL_OK, 1ull << 32 }, two = { KEEL_OK, 2 };
 	struct keel_batch b;
 	struct fake *f = new_fake(test, &b, 2);
+	int i;
 
 	f->answer = &one;
 	keel_batch_unmap(&b, BASE, 5 * PG);
 	KUNIT_EXPECT_EQ(test, KEEL_STATUS_CODE(keel_batch_flush(&b)), KEEL_E_STATE);
 	KUNIT_EXPECT_EQ(test, f->calls, 5u);
+
+	/* Two of three records, then two more. */
+	f = new_fake(test, &b, 3);
+	f->answer = &two;
+	for (i = 0; i < 3; i++)
+		keel_batch_unmap(&b, BASE + i * 2 * PG, PG);
+	KUNIT_EXPECT_EQ(test, KEEL_STATUS_CODE(keel_batch_flush(&b)), KEEL_E_STATE);
+	KUNIT_EXPECT_EQ(test, f->calls, 2u);
 }
 
 /* Random operations, mostly next to the last one. */
