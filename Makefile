@@ -4,9 +4,9 @@
 # per directory; nothing is written beside the sources. "make help" lists targets.
 #
 # A fragment adds products to ALL, stages of tests to CHECK_STAGES (or
-# CHECK_LONG_STAGES), each with a rule check-NAME that prints KTAP, and stages
-# worth repeating under ASan and UBSan to SAN_STAGES; programs that only stages
-# build to CHECK_PROGRAMS. CHECK_SECONDS_NAME bounds a stage; 300 unless said.
+# CHECK_LONG_STAGES), each with a rule check-NAME that prints KTAP, stages worth
+# repeating with a host under ASan and UBSan to SAN_STAGES, and programs that only
+# stages build to CHECK_PROGRAMS. CHECK_SECONDS_NAME bounds a stage; 300 unless said.
 
 O ?= build
 V ?= 0
@@ -55,13 +55,14 @@ ALL :=
 CLEAN :=
 CHECK_STAGES := ci build style
 CHECK_LONG_STAGES :=
-SAN_STAGES :=
+# Unit tests are always built with the sanitizers; here the host itself is.
+SAN_STAGES := samples
 CHECK_PROGRAMS :=
 
 include $(wildcard abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
 	abi/conformance/conformance.mk host/bench/bench.mk kunit-tests/kunit-tests.mk)
 
-CHECK_STAGES += clang sanitize
+CHECK_STAGES += clang sanitize tree
 
 all: $(ALL) ## Build everything: keel, the library, the samples
 
@@ -108,6 +109,9 @@ CHECK_SECONDS_sanitize := 900
 check-sanitize:
 	$(Q).ci/gates sanitize $(O) $(SAN_STAGES)
 
+check-tree:
+	$(Q).ci/gates tree $(O)
+
 packages: ## Install what the build and every gate need
 	$(Q).ci/install check && .ci/install bench
 
@@ -119,4 +123,4 @@ help: ## This list
 	@echo "  make check-NAME     One stage, its KTAP on the terminal: $(sort $(CHECK_STAGES) $(CHECK_LONG_STAGES))"
 	@echo "Variables: O=DIR build directory; V=1 show commands; CC=clang compiler; RUN_ARGS= more for keel run"
 
-.PHONY: all run check check-long check-ci check-build check-style check-clang check-sanitize packages clean help
+.PHONY: all run check check-long check-ci check-build check-style check-clang check-sanitize check-tree packages clean help
