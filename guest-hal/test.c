@@ -348,7 +348,6 @@ static void dirty(void)
 static uint64_t rsp[3];
 static unsigned int running, rounds[3];
 static char stacks[2][STACK_SIZE] __attribute__((aligned(16)));
-static volatile bool stop;
 static volatile unsigned int section_errors;
 
 static void switch_next(struct hal_frame *frame)
