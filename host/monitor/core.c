@@ -15,6 +15,14 @@ _Static_assert(offsetof(struct mvcpu, guest_rbp) == MV_GUEST_RBP, "gate.S");
 _Static_assert(offsetof(struct mvcpu, iret_cs) == MV_IRET_CS, "gate.S");
 _Static_assert(offsetof(struct mvcpu, iret_ss) == MV_IRET_SS, "gate.S");
 _Static_assert(offsetof(struct mvcpu, cur) == MV_CUR, "gate.S");
+_Static_assert(offsetof(struct mvcpu, r9) == MV_R9, "gate.S");
+_Static_assert(offsetof(struct mvcpu, calls_made) == MV_CALLS, "gate.S");
+_Static_assert(offsetof(struct mvcpu, trace) == MV_TRACE, "gate.S");
+_Static_assert(offsetof(struct mon_trace, returned) == MT_RETURNED, "gate.S");
+_Static_assert(offsetof(struct mon_trace, arg) == MT_ARG, "gate.S");
+_Static_assert(offsetof(struct mon_trace, status) == MT_STATUS, "gate.S");
+_Static_assert(offsetof(struct mon_trace, value) == MT_VALUE, "gate.S");
+_Static_assert(sizeof(struct mon_trace) == MON_TRACE_SIZE, "gate.S");
 _Static_assert(offsetof(struct mvcpu, entry[KEEL_CLASS_EVENT].entry) == MV_EVENT_ENTRY, "gate.S");
 _Static_assert(sizeof(struct mvcpu) <= MON_STACK_TOP - MON_PRIVATE - 0x4000, "room for the monitor's stack");
 _Static_assert(KEEL_CALL_COUNT <= MON_MAX_CALLS, "mvcpu.count");
@@ -64,34 +72,30 @@ static const uint8_t call_index[KEEL_EXT_COUNT][MAX_FN] = {
 #undef A
 #undef Z
 
-static inline struct mvcpu *self(void)
+/*
+ * The common checks of a call in the order of KEEL-CALL-08, spelled out: taken when
+ * call()'s one test says that something may be wrong.
+ */
+static __attribute__((noinline, cold)) mret call_checked(struct mvcpu *v, unsigned int n, const uint64_t *arg)
 {
-	struct keel_vcpu *page;
-
-	__asm__("movq %%gs:0, %0" : "=r"(page));
-	return mv_of(page);
-}
-
-/* Why a call may not be made now, in the order of KEEL-CALL-08; KEEL_OK when it may. */
-static __attribute__((noinline, cold)) int64_t refusal(struct mvcpu *v, const struct call *c, const uint64_t *arg)
-{
+	const struct call *c = &calls[n];
 	const struct mon *m = v->mon;
 
 	if (!c->handler)
-		return KEEL_STATUS(KEEL_E_NOTSUP, 0);
+		return MERR(KEEL_E_NOTSUP, 0);
 	if (c->flags & KEEL_CF_NOBATCH && v->illegal & KEEL_CF_NOBATCH && !KEEL_BUG(1))
-		return KEEL_STATUS(KEEL_E_CONTEXT, 0);
+		return MERR(KEEL_E_CONTEXT, 0);
 	if (!(c->flags & KEEL_CF_EARLY) && !(m->callable >> c->ext & 1) && !KEEL_BUG(2))
-		return KEEL_STATUS(m->frozen ? KEEL_E_NOTSUP : KEEL_E_STATE, 0);
+		return MERR(m->frozen ? KEEL_E_NOTSUP : KEEL_E_STATE, 0);
 	if (c->flags & KEEL_CF_NODUMP && v->illegal & KEEL_CF_NODUMP)
-		return KEEL_STATUS(KEEL_E_CONTEXT, 0);
+		return MERR(KEEL_E_CONTEXT, 0);
 	for (unsigned int i = c->nargs; i < 5; i++)
 		if (arg[i] && !KEEL_BUG(3))
-			return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG((int)i + 1));
-	return KEEL_OK;
+			return MERR(KEEL_E_INVAL, KEEL_AT_ARG(i + 1));
+	return c->handler(v, arg);
 }
 
-/* Which calls pass refusal() as far as the partition's state goes, for the fast path of call(). */
+/* Which calls pass call_checked() as far as the partition's state goes, for the fast path of call(). */
 static void update_legal(struct mon *m)
 {
 	for (unsigned int i = 0; i < KEEL_CALL_COUNT; i++)
@@ -99,67 +103,59 @@ static void update_legal(struct mon *m)
 }
 
 /*
- * The common checks, the handler and its counters; both doors (gate, MULTICALL)
- * end here. Inlined and unrolled: this is what a local call costs.
+ * The handler, behind one test; both doors (gate, MULTICALL) end here. Nothing is
+ * left to do after it, so it returns straight to the door: this is what a local
+ * call costs. The doors count errors.
  */
-static inline __attribute__((always_inline)) mret call(struct mvcpu *v, const struct call *c, const uint64_t *arg)
+static inline __attribute__((always_inline)) mret call(struct mvcpu *v, unsigned int n, const uint64_t *arg)
 {
-	struct mon_count *n = &v->count[c - calls];
+	const struct call *c = &calls[n];
 	uint64_t unused = 0;
-	mret r;
 
 #pragma GCC unroll 5
 	for (unsigned int i = 0; i < 5; i++)
 		unused |= i >= c->nargs ? arg[i] : 0;
-	n->calls++;
-	if (__builtin_expect(!v->mon->legal[c - calls] || c->flags & v->illegal || unused, 0)) {
-		r = MRET(refusal(v, c, arg), 0);
-		if (r.status != KEEL_OK) {
-			n->errors++;
-			return r;
-		}
-	}
-	r = c->handler(v, arg);
-	if (__builtin_expect(r.status < 0, 0))
-		n->errors++;
-	return r;
+	v->count[n].calls++;
+	if (__builtin_expect(!v->mon->legal[n] || c->flags & v->illegal || unused, 0))
+		return call_checked(v, n, arg);
+	return c->handler(v, arg);
 }
 
-static inline const struct call *lookup(uint64_t id)
+/* Place in calls[], KEEL_CALL_COUNT = there is no such number. */
+static inline unsigned int lookup(uint64_t id)
 {
 	uint32_t ext = id >> 12 & 0xfff, fn = id & 0xfff;
 
-	if (id >> 24 != 1 || ext >= KEEL_EXT_COUNT || fn >= MAX_FN || !call_index[ext][fn])
-		return NULL;
-	return &calls[call_index[ext][fn] - 1];
+	if (id >> 24 != 1 || ext >= KEEL_EXT_COUNT || fn >= MAX_FN)
+		return KEEL_CALL_COUNT;
+	return (call_index[ext][fn] - 1u) & 0xff;
 }
 
 /**
  * mon_dispatch - every hypercall
  * @id: rax of the caller
- * @arg: rdi rsi rdx r10 r8 of the caller, on the monitor's stack
+ * @arg: rdi rsi rdx r10 r8 of the caller, in its trace entry
+ * @v: the vCPU
  */
-struct keel_ret_ mon_dispatch(uint64_t id, const uint64_t *arg)
+struct keel_ret_ mon_dispatch(uint64_t id, const uint64_t *arg, struct mvcpu *v)
 {
-	struct mvcpu *v = self();
-	struct mon_trace *t = &v->trace[v->calls_made++ % MON_TRACE];
-	const struct call *c = lookup(id);
-	mret r;
+	const unsigned int n = lookup(id);
+	const bool early = n < KEEL_CALL_COUNT && calls[n].flags & KEEL_CF_EARLY;
 
-	t->id = id;
-	t->returned = 0;
-#pragma GCC unroll 5
-	for (unsigned int i = 0; i < 5; i++)
-		t->arg[i] = arg[i];
-	r = c ? call(v, c, arg) : MERR(KEEL_E_NOSYS, 0);
-	if (KEEL_BUG(KEEL_BUG_ALWAYS_OK))
-		r.status = KEEL_OK;
-	if (KEEL_BUG(KEEL_BUG_ALWAYS_NOSYS) && !(c && c->flags & KEEL_CF_EARLY))
-		r = MERR(KEEL_E_NOSYS, 0);
-	t->status = r.status;
-	t->value = r.value;
-	t->returned = 1;
-	return r;
+	if (KEEL_BUG(KEEL_BUG_ALWAYS_OK) && !early)
+		return MRET(KEEL_OK, 0);
+	if (n >= KEEL_CALL_COUNT || (KEEL_BUG(KEEL_BUG_ALWAYS_NOSYS) && !early))
+		return MERR(KEEL_E_NOSYS, 0);
+	return call(v, n, arg);
+}
+
+/* A call through the gate was answered with an error. Numbers that are none are not counted. */
+void mon_count_error(uint32_t id, struct mvcpu *v)
+{
+	const unsigned int n = lookup(id);
+
+	if (n < KEEL_CALL_COUNT)
+		v->count[n].errors++;
 }
 
 bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len)
@@ -363,18 +359,20 @@ mret mon_multicall(struct mvcpu *v, const uint64_t *a)
 	for (done = 0; done < n; done++) {
 		struct keel_multicall_result r = { 0 };
 		struct keel_multicall e = { 0 };
-		const struct call *c;
+		unsigned int call_nr;
 		mret one;
 
 		if (!mon_copy_in(m, &e, entries + done * sizeof(e), sizeof(e)))
 			break;
-		c = lookup(e.id);
+		call_nr = lookup(e.id);
 		if (e.flags)
 			one = MERR(KEEL_E_INVAL, KEEL_AT_FIELD(2));
 		else if (e.reserved && !KEEL_BUG(6))
 			one = MERR(KEEL_E_INVAL, KEEL_AT_FIELD(5));
 		else
-			one = c ? call(v, c, e.arg) : MERR(KEEL_E_NOSYS, 0);
+			one = call_nr < KEEL_CALL_COUNT ? call(v, call_nr, e.arg) : MERR(KEEL_E_NOSYS, 0);
+		if (one.status < 0)
+			mon_count_error(e.id, v);
 		r.status = one.status;
 		r.value = one.value;
 		r.cookie = e.cookie;

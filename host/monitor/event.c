@@ -11,7 +11,7 @@
 /* Make a port pending on the calling vCPU; the exit path delivers. */
 void mon_send(struct mvcpu *v, uint32_t bit)
 {
-	if (keel_ev_send(v->page, bit))
+	if (keel_ev_send(keel_share(v->page), bit))
 		v->attn |= ATTN_LOOK;
 }
 
@@ -44,7 +44,7 @@ static mret port_new(struct mvcpu *v, uint64_t priority)
 		return MERR(KEEL_E_NOMEM, 0);
 	bit = word * 64 + __builtin_ctzll(~m->port_used[word]);
 	m->port_used[word] |= KEEL_U64(1) << bit % 64;
-	keel_ev_clear(v->page, bit);
+	keel_ev_clear(keel_share(v->page), bit);
 	return MRET(KEEL_OK, KEEL_PORT(m->port_gen[bit], v->id, bit));
 }
 
@@ -89,7 +89,7 @@ mret mon_event_close(struct mvcpu *v, const uint64_t *a)
 			}
 		}
 	if (!KEEL_BUG(20))
-		keel_ev_clear(v->page, bit);
+		keel_ev_clear(keel_share(v->page), bit);
 	m->port_gen[bit]++;
 	m->port_used[bit / 64] &= ~(KEEL_U64(1) << bit % 64);
 	return MRET(KEEL_OK, 0);
@@ -104,10 +104,10 @@ static int64_t port_op(struct mvcpu *v, uint32_t op, uint64_t port, int at)
 		return status;
 	switch (op) {
 	case KEEL_EVENT_OP_MASK:
-		keel_ev_mask(v->page, bit);
+		keel_ev_mask(keel_share(v->page), bit);
 		break;
 	case KEEL_EVENT_OP_UNMASK:
-		if (keel_ev_unmask(v->page, bit))
+		if (keel_ev_unmask(keel_share(v->page), bit))
 			v->attn |= ATTN_LOOK;
 		break;
 	case KEEL_EVENT_OP_SEND:
@@ -176,7 +176,7 @@ uint64_t mon_now(struct mvcpu *v)
 {
 	keel_u64 ns;
 
-	return keel_clock_read(v->mon->clock, &ns) ? ns : mb_now(v);
+	return keel_clock_read(keel_share(v->mon->clock), &ns) ? ns : mb_now(v);
 }
 
 mret mon_time_read(struct mvcpu *v, const uint64_t *a)

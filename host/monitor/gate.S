@@ -18,6 +18,7 @@
 
 #define MV(off) %gs:MON_PRIVATE + (off)
 #define CUR(field) MV(MV_CUR + KEEL_FRAME_##field)
+#define TRACE(off) MV(MV_TRACE + (off))(%r11)
 
 	.section .text.gate, "ax", @progbits
 	.globl	gate, gate_check, gate_ret, gate_ret_end, gate_load_rip
@@ -25,25 +26,42 @@
 gate:
 	.cfi_startproc
 	endbr64
+	/*
+	 * The arguments go into this call's trace entry, which is where the handler reads
+	 * them and where they are restored from: each is stored once.
+	 */
+	movl	MV(MV_CALLS), %r11d
+	andl	$(MON_TRACE - 1) * MON_TRACE_SIZE, %r11d
 	movq	%rsp, MV(MV_GUEST_RSP)
 	movq	%rbp, MV(MV_GUEST_RBP)
 	movq	MV(MV_STACK), %rsp
 	.cfi_undefined %rip		/* nothing to unwind to from the monitor's stack */
-	pushq	%r9
-	pushq	%r8
-	pushq	%r10
-	pushq	%rdx
-	pushq	%rsi
-	pushq	%rdi
+	movq	%rax, TRACE(MT_ID)	/* the word above it, `returned`, becomes 0 */
+	movq	%rdi, TRACE(MT_ARG)
+	movq	%rsi, TRACE(MT_ARG + 8)
+	movq	%rdx, TRACE(MT_ARG + 16)
+	movq	%r10, TRACE(MT_ARG + 24)
+	movq	%r8, TRACE(MT_ARG + 32)
+	movq	%r9, MV(MV_R9)
 	movq	%rax, %rdi
-	movq	%rsp, %rsi
+	movq	%gs:0, %rdx
+	leaq	MON_PRIVATE + MV_TRACE + MT_ARG(%rdx, %r11), %rsi
+	addq	$MON_PRIVATE, %rdx
 	call	mon_dispatch
-	popq	%rdi
-	popq	%rsi
-	addq	$8, %rsp
-	popq	%r10
-	popq	%r8
-	popq	%r9
+	movl	MV(MV_CALLS), %r11d
+	andl	$(MON_TRACE - 1) * MON_TRACE_SIZE, %r11d
+	movq	%rax, TRACE(MT_STATUS)
+	movq	%rdx, TRACE(MT_VALUE)
+	testq	%rax, %rax
+	js	gate_error
+gate_restore:
+	movl	$1, TRACE(MT_RETURNED)
+	addl	$MON_TRACE_SIZE, MV(MV_CALLS)
+	movq	TRACE(MT_ARG), %rdi
+	movq	TRACE(MT_ARG + 8), %rsi
+	movq	TRACE(MT_ARG + 24), %r10
+	movq	TRACE(MT_ARG + 32), %r8
+	movq	MV(MV_R9), %r9
 	movq	MV(MV_GUEST_RSP), %rsp
 	.cfi_restore %rip
 gate_check:
@@ -63,6 +81,18 @@ gate_ret:
 	jmp	gate_slow
 gate_ret_end:
 	.cfi_endproc
+
+/* Count it, and go on as if nothing had been called. */
+gate_error:
+	movl	TRACE(MT_ID), %edi
+	movq	%gs:0, %rsi
+	addq	$MON_PRIVATE, %rsi
+	call	mon_count_error
+	movl	MV(MV_CALLS), %r11d
+	andl	$(MON_TRACE - 1) * MON_TRACE_SIZE, %r11d
+	movq	TRACE(MT_STATUS), %rax
+	movq	TRACE(MT_VALUE), %rdx
+	jmp	gate_restore
 
 /* Something wants a look: turn the return from the call into a context in `cur`. */
 gate_slow:

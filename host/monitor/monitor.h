@@ -34,7 +34,19 @@
 #define MV_IRET_CS 0x38
 #define MV_IRET_SS 0x40
 #define MV_CUR 0x48
+#define MV_R9 0x108
 #define MV_EVENT_ENTRY 0x120
+#define MV_CALLS 0x150
+#define MV_TRACE 0x180
+
+/* struct mon_trace */
+#define MON_TRACE 16 /* entries, a power of two */
+#define MON_TRACE_SIZE 64
+#define MT_ID 0
+#define MT_RETURNED 4
+#define MT_ARG 8
+#define MT_STATUS 48
+#define MT_VALUE 56
 
 #define ATTN_LOOK 1   /* something may have become deliverable */
 #define ATTN_RESUME 2 /* leave through `cur`, not through the caller's return address */
@@ -49,7 +61,6 @@
 #include <keel/keel.h>
 
 #define MON_MAX_CALLS 64
-#define MON_TRACE 16
 /* Work bounds of one call (architecture decision 4); base_limit reports them. */
 #define MON_BATCH 64
 #define MON_MMU_PAGES 512
@@ -121,13 +132,12 @@ struct mvcpu {
 	uint32_t illegal;	   /* KEEL_CF_NOBATCH in a multicall, KEEL_CF_NODUMP in the dump handler */
 	uint64_t iret_cs, iret_ss; /* selectors of guest-kernel mode on this backend */
 	struct keel_frame cur;	   /* context the exit path resumes */
-	uint32_t kick_seq;	   /* moves with every kick; vcpu_wait blocks on it */
-	uint32_t reserved2;
+	uint64_t r9;		   /* the caller's */
 	struct mon_entry entry[KEEL_CLASS_COUNT];
+	uint32_t calls_made;	 /* times MON_TRACE_SIZE, wrapping: the place of the next trace entry */
+	uint32_t kick_seq;	 /* moves with every kick; vcpu_wait blocks on it */
 	uint64_t timer_deadline; /* guest ns, KEEL_TIME_NEVER = off */
-	uint32_t calls_made;	 /* trace position */
-	uint32_t reserved;
-	struct mon_trace trace[MON_TRACE];
+	struct mon_trace trace[MON_TRACE] __attribute__((aligned(64)));
 	struct mon_count count[MON_MAX_CALLS];
 	struct mon_fatal fatal;
 	struct mon_remote remote __attribute__((aligned(64)));
@@ -199,7 +209,8 @@ static inline struct mvcpu *mv_of(struct keel_vcpu *page)
 }
 
 /* core.c */
-struct keel_ret_ mon_dispatch(uint64_t id, const uint64_t *arg);
+struct keel_ret_ mon_dispatch(uint64_t id, const uint64_t *arg, struct mvcpu *v);
+void mon_count_error(uint32_t id, struct mvcpu *v);
 void mon_init(struct mon *m);
 void mon_vcpu_init(struct mon *m, struct mvcpu *v, struct keel_vcpu *page, uint32_t id);
 bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len);

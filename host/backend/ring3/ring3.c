@@ -163,7 +163,7 @@ static int build(struct ring3 *b)
 		goto fail;
 	}
 	c->filter_len = (uint32_t)n;
-	p->vcpu[0] = (struct keel_vcpu *)b->mem;
+	p->vcpu[0] = (struct keel_vcpu __pvshared *)b->mem;
 	p->source_port = m->source_port;
 	return fd;
 fail:
@@ -368,7 +368,7 @@ static void look(struct ring3 *b)
 	    WIFSTOPPED(status) && !ptrace(PTRACE_GETREGS, b->k.pid, NULL, &r)) {
 		f->rip = r.rip;
 		f->rsp = r.rsp;
-		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) | (b->p->vcpu[0]->if_enabled ? KEEL_RFLAGS_IF : 0);
+		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) | (keel_shared_load8(&b->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0);
 		f->rax = r.rax;
 		f->rbx = r.rbx;
 		f->rcx = r.rcx;
@@ -613,14 +613,19 @@ static bool ring3_snapshot(struct partition *p, unsigned int vcpu, struct crash_
 {
 	struct ring3 *b = p->backend;
 	const struct mvcpu *v = vcpu0(b);
-	unsigned int made = v->calls_made;
+	/* The next entry to be used is the oldest one, or holds the call that has not returned. */
+	const unsigned int next = v->calls_made / MON_TRACE_SIZE;
 
 	if (vcpu)
 		return false;
 	c->traces = 0;
-	for (unsigned int i = made > MON_TRACE ? made - MON_TRACE : 0; i < made && c->traces < TRACE_CALLS; i++) {
-		_Static_assert(sizeof(c->trace[0]) == sizeof(v->trace[0]), "one layout");
-		memcpy(&c->trace[c->traces++], &v->trace[i % MON_TRACE], sizeof(c->trace[0]));
+	for (unsigned int i = 0; i <= MON_TRACE && c->traces < TRACE_CALLS; i++) {
+		struct trace_entry e;
+
+		_Static_assert(sizeof(e) == sizeof(v->trace[0]) && TRACE_CALLS == MON_TRACE, "one layout");
+		memcpy(&e, &v->trace[(next + i) % MON_TRACE], sizeof(e));
+		if (e.id && !!e.returned == (i < MON_TRACE))
+			c->trace[c->traces++] = e;
 	}
 	if (b->fatal.kind) {
 		c->regs = b->fatal.regs;
