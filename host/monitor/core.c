@@ -422,7 +422,7 @@ mret mon_crash(struct mvcpu *v, const uint64_t *a)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(1));
 	if (a[2] > KEEL_CRASH_MESSAGE_MAX)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(3));
-	if (!mon_range_ok(v->mon, a[1], a[2]))
+	if (a[2] && !mon_range_ok(v->mon, a[1], a[2]))
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(2));
 	return mb_remote(v, KEEL_CALL_CRASH, a);
 }

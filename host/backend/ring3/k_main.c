@@ -41,6 +41,7 @@
 #define SIG_TIMER SIGUSR2
 
 #define TRAPNO_PF 14
+#define X86_PF_PRESENT 1
 #define X86_PF_WRITE 2
 #define X86_PF_INSTR 16
 
@@ -339,6 +340,9 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 			const bool write = s->err & X86_PF_WRITE, fetch = s->err & X86_PF_INSTR;
 			const bool retry = mon_fault(v, s->cr2, write, fetch, &error);
 
+			/* In the host's window there is no tree to ask. */
+			if ((uint64_t)s->cr2 >= KEEL_VA_END && s->err & X86_PF_PRESENT)
+				error |= KEEL_PF_P;
 			/* The listed instructions of gate.S touch the guest's stack, in the guest's name. */
 			if (monitor && !(retry || s->ip == (uint64_t)gate_ret || s->ip == (uint64_t)gate_load_rip))
 				fatal(v, MON_FATAL_MONITOR, sig, 0, s);

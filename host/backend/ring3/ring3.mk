@@ -3,7 +3,7 @@
 # carried inside keel; and the host side.
 
 K_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -ffreestanding -fpie -fvisibility=hidden -mgeneral-regs-only \
-	-fno-stack-protector -fcf-protection=none -fno-asynchronous-unwind-tables \
+	-fno-stack-protector -fno-strict-aliasing -fcf-protection=none -fno-asynchronous-unwind-tables \
 	-ffile-prefix-map=$(CURDIR)/= -Iabi -Iabi/include -Ilibhypercall/include -MMD -MP $(if $(KEEL_BUGS),-DKEEL_BUGS)
 K_OBJS := $(addprefix $(O)/host/k/,gate.o core.o as.o mmu.o trap.o event.o k_entry.o k_main.o hc_event.o hc_clock.o hc_mem.o)
 
@@ -23,7 +23,7 @@ $(O)/host/k/hc_%.o: libhypercall/src/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(K_CFLAGS) -c $< -o $@
 $(O)/host/k.elf: $(K_OBJS) host/backend/ring3/k.ld
-	$(Q)$(CC) -nostdlib -static -no-pie -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096,--fatal-warnings \
+	$(Q)$(CC) -nostdlib -static -Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096,--fatal-warnings \
 		-T host/backend/ring3/k.ld -o $@ $(K_OBJS)
 $(O)/host/k.stripped: $(O)/host/k.elf
 	$(Q)objcopy --strip-all $< $@
