@@ -51,7 +51,7 @@ struct console {
 	size_t out_at, out_len;
 	uint8_t out[OUT_BUFFER];
 
-	struct keel_console_ring *ring;
+	struct keel_console_ring __pvshared *ring;
 	struct keel_ring_end from_guest, to_guest;
 	bool ring_reported;
 	bool more; /* output was left because of SERVICE_BYTES */
@@ -322,11 +322,11 @@ static void set_size(struct console *c)
 		return;
 	if (ioctl(c->out_fd, TIOCGWINSZ, &ws) && ioctl(c->in_fd, TIOCGWINSZ, &ws))
 		memset(&ws, 0, sizeof(ws));
-	__atomic_store_n(&c->ring->rows, ws.ws_row, __ATOMIC_RELAXED);
-	__atomic_store_n(&c->ring->cols, ws.ws_col, __ATOMIC_RELAXED);
+	keel_shared_store16(&c->ring->rows, ws.ws_row);
+	keel_shared_store16(&c->ring->cols, ws.ws_col);
 }
 
-bool console_attach(struct console *c, struct keel_console_ring *ring)
+bool console_attach(struct console *c, struct keel_console_ring __pvshared *ring)
 {
 	uint64_t one = 1;
 	bool fresh;

@@ -64,7 +64,7 @@ bool console_flush(struct console *c, int abort_fd, int timeout_ms);
 void console_write(struct console *c, const uint64_t *words, size_t n);
 
 /* Any thread. False when a ring is registered already. */
-bool console_attach(struct console *c, struct keel_console_ring *ring);
+bool console_attach(struct console *c, struct keel_console_ring __pvshared *ring);
 void console_detach(struct console *c);
 
 #endif

@@ -63,7 +63,7 @@ static int64_t console_setup_call(struct remote_call *c)
 	}
 	if (gpa >= c->p->ram_size) /* a page at a page boundary: no more can be wrong */
 		return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_ARG(1));
-	if (!console_attach(c->p->console, (struct keel_console_ring *)(c->p->ram + gpa)))
+	if (!console_attach(c->p->console, (struct keel_console_ring __pvshared *)(c->p->ram + gpa)))
 		return KEEL_STATUS(KEEL_E_EXIST, KEEL_AT_ARG(1));
 	return KEEL_OK;
 }

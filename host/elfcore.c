@@ -153,9 +153,10 @@ static struct piece *collect(struct partition *p, size_t *n)
 	if (!add_piece(&pieces, n, &room, (struct piece){ ABI_VA, p->abi_size, 0, PF_R, p->abi, UINT64_MAX }))
 		goto fail;
 	for (unsigned int i = 0; i < p->vcpus; i++)
-		if (p->vcpu[i] && !add_piece(&pieces, n, &room,
-					     (struct piece){ VCPU_VA + i * VCPU_STRIDE, KEEL_VCPU_PAGE_SIZE, 0,
-							     PF_R | PF_W, (const uint8_t *)p->vcpu[i], UINT64_MAX }))
+		if (p->vcpu[i] &&
+		    !add_piece(&pieces, n, &room,
+			       (struct piece){ VCPU_VA + i * VCPU_STRIDE, KEEL_VCPU_PAGE_SIZE, 0, PF_R | PF_W,
+					       (const keel_force uint8_t *)p->vcpu[i], UINT64_MAX }))
 			goto fail;
 	return pieces;
 fail:

@@ -139,7 +139,7 @@ struct partition {
 	uint64_t offered[KEEL_FEATURE_WORDS];
 
 	unsigned int vcpus;
-	struct keel_vcpu *vcpu[16]; /* the host's mapping of the per-vCPU pages; set by create() */
+	struct keel_vcpu __pvshared *vcpu[16]; /* the host's mapping of the per-vCPU pages; set by create() */
 	uint32_t *source_port; /* KEEL_SOURCE_* -> port bit + 1, 0 = unbound; guest-writable, so check; set by create() */
 
 	int doorbell_fd; /* eventfd, readable after console_kick; made before create() */

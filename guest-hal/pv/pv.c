@@ -32,7 +32,7 @@ KEEL_ASSERT_AT(struct hal_frame, r15, KEEL_FRAME_R15);
 #define RANGE_PIECE (512 * HAL_PAGE_SIZE)
 
 static const struct keel_start *start_info;
-static const struct keel_clock *clock_page;
+static const struct keel_clock __pvshared *clock_page;
 static struct hal_cpu cpu_info;
 static struct keel_port port[HAL_IRQ_COUNT];
 static uint64_t timer_at = HAL_NEVER; /* the deadline that has not fired yet */
@@ -105,7 +105,7 @@ static int next_irq(void)
 {
 	int bit;
 
-	while ((bit = keel_ev_next(keel_vcpu_page())) >= 0) {
+	while ((bit = keel_ev_next(keel_share(keel_vcpu_page()))) >= 0) {
 		for (int irq = 0; irq < HAL_IRQ_COUNT; irq++) {
 			if (KEEL_PORT_BIT(port[irq].v) != (unsigned int)bit)
 				continue;
@@ -133,8 +133,8 @@ int hal_flavour_irq_mask(enum hal_irq irq, bool mask)
 	keel_u32 bit = KEEL_PORT_BIT(port[irq].v);
 
 	if (mask)
-		keel_ev_mask(keel_vcpu_page(), bit);
-	else if (keel_ev_unmask(keel_vcpu_page(), bit))
+		keel_ev_mask(keel_share(keel_vcpu_page()), bit);
+	else if (keel_ev_unmask(keel_share(keel_vcpu_page()), bit))
 		deliver();
 	return 0;
 }
@@ -143,7 +143,7 @@ int hal_irq_raise(enum hal_irq irq)
 {
 	if ((unsigned int)irq < HAL_IRQ_SOFT0 || (unsigned int)irq >= HAL_IRQ_COUNT)
 		return -HAL_EINVAL;
-	if (keel_ev_send(keel_vcpu_page(), KEEL_PORT_BIT(port[irq].v)))
+	if (keel_ev_send(keel_share(keel_vcpu_page()), KEEL_PORT_BIT(port[irq].v)))
 		deliver();
 	return 0;
 }
@@ -486,7 +486,7 @@ int keel_main(const struct keel_start *start)
 
 	start_info = start;
 	if (abi)
-		clock_page = (const struct keel_clock *)abi->clock_va;
+		clock_page = (const struct keel_clock __pvshared *)abi->clock_va;
 	if (cpu) {
 		keel_memcpy(cpu_info.cpuid, cpu->cpuid, sizeof(cpu_info.cpuid));
 		cpu_info.xfeatures = cpu->xfeatures;

@@ -39,7 +39,7 @@ static size_t write_ring(const char *buf, size_t len)
 		if (n < 0)
 			break;
 		done += (size_t)n;
-		if (n && keel_ring_must_kick(&ring) && keel_console_kick().status)
+		if (n && keel_ring_must_kick(keel_share(&ring)) && keel_console_kick().status)
 			break;
 		/* Full: the host is at it; let it run. */
 		if (!n)
@@ -71,8 +71,8 @@ keel_s64 keel_console_init(void)
 	if (ring_on)
 		return KEEL_OK;
 	keel_memset(&ring, 0, sizeof(ring));
-	keel_ring_attach(&out, &ring, KEEL_RING_GUEST_OUT);
-	keel_ring_attach(&in, &ring, KEEL_RING_GUEST_IN);
+	keel_ring_attach(&out, keel_share(&ring), KEEL_RING_GUEST_OUT);
+	keel_ring_attach(&in, keel_share(&ring), KEEL_RING_GUEST_IN);
 	status = keel_console_setup(keel_gpa_of(&ring), sizeof(ring)).status;
 	ring_on = !status;
 	return status;

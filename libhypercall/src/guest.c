@@ -193,7 +193,7 @@ size_t keel_backtrace(keel_u64 rbp, keel_u64 *pc, size_t n)
 
 unsigned int keel_event_dispatch(void)
 {
-	return keel_ev_dispatch(keel_vcpu_page(), events, &spurious);
+	return keel_ev_dispatch(keel_share(keel_vcpu_page()), events, &spurious);
 }
 
 keel_u64 keel_event_spurious(void)
@@ -242,7 +242,7 @@ keel_u64 keel_time(void)
 	const struct keel_abi_pages *abi = keel_start_abi(start_info);
 	keel_u64 ns;
 
-	if (abi && keel_clock_read((const struct keel_clock *)abi->clock_va, &ns))
+	if (abi && keel_clock_read((const struct keel_clock __pvshared *)abi->clock_va, &ns))
 		return ns;
 	return keel_must(keel_time_read());
 }
@@ -255,7 +255,7 @@ keel_u64 keel_wall_time(void)
 	if (!abi)
 		return 0;
 	/* Whether the page is valid does not matter here. */
-	keel_clock_sample((const struct keel_clock *)abi->clock_va, &s);
+	keel_clock_sample((const struct keel_clock __pvshared *)abi->clock_va, &s);
 	return s.wall_ns ? s.wall_ns + keel_time() : 0;
 }
 

@@ -45,7 +45,15 @@ struct keel_ret {
  * Memory that another party may change at any time is touched through these
  * only: each is exactly one access, which the compiler neither repeats nor
  * tears. sparse rejects a plain dereference of a __pvshared pointer.
+ * keel_share() turns a pointer to one's own memory that is shared into one.
  */
+#define keel_share(p) ((keel_force __typeof__(*(p)) __pvshared *)(p))
+
+static inline keel_u8 keel_shared_load8(const keel_u8 __pvshared *p)
+{
+	return __atomic_load_n((const keel_force keel_u8 *)p, __ATOMIC_RELAXED);
+}
+
 static inline keel_u32 keel_shared_load32(const keel_u32 __pvshared *p)
 {
 	return __atomic_load_n((const keel_force keel_u32 *)p, __ATOMIC_RELAXED);
@@ -59,6 +67,11 @@ static inline keel_u32 keel_shared_load32_acquire(const keel_u32 __pvshared *p)
 static inline keel_u64 keel_shared_load64(const keel_u64 __pvshared *p)
 {
 	return __atomic_load_n((const keel_force keel_u64 *)p, __ATOMIC_RELAXED);
+}
+
+static inline void keel_shared_store16(keel_u16 __pvshared *p, keel_u16 v)
+{
+	__atomic_store_n((keel_force keel_u16 *)p, v, __ATOMIC_RELAXED);
 }
 
 static inline void keel_shared_store32(keel_u32 __pvshared *p, keel_u32 v)
