@@ -13,6 +13,8 @@
 #include <linux/random.h>
 #include <linux/vmalloc.h>
 
+#include <hypercall/compat.h>
+
 static unsigned long long seed;
 module_param(seed, ullong, 0444);
 MODULE_PARM_DESC(seed, "seed of the random sequences; 0 takes a new one, which each test prints");
@@ -24,9 +26,6 @@ static inline u64 keel_test_seed(struct kunit *test)
 	kunit_info(test, "seed=0x%llx", s);
 	return s;
 }
-
-/* A test plays the other party too: its own view of memory, as the code under test sees it. */
-#define keel_share(p) ((keel_force typeof(*(p)) __pvshared *)(p))
 
 /* splitmix64: any seed will do, and the sequence is the same on every machine. */
 static inline u64 keel_random(u64 *state)
