@@ -49,3 +49,16 @@ $(O)/host/tests/unit: $(HOST_TEST_OBJS)
 -include $(HOST_TEST_OBJS:.o=.d)
 
 CHECK_PROGRAMS += $(O)/host/tests/unit
+
+# A guest that misbehaves on request, for run_test.py. Tail calls would hide frames it looks for.
+$(O)/host/tests/guest.elf: host/tests/guest.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -fno-optimize-sibling-calls $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< \
+		$(GUEST_LIBS)
+-include $(O)/host/tests/guest.d
+
+CHECK_STAGES += host
+CHECK_PROGRAMS += $(O)/host/tests/guest.elf
+.PHONY: check-host
+check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/keel
+	$(Q)$(O)/host/tests/unit && $(PYTHON) host/tests/run_test.py $(O)/keel $(O)/host/tests/guest.elf

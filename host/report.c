@@ -233,17 +233,16 @@ static void print_next_step(FILE *f, struct partition *p, const struct crash_inf
 		      f);
 }
 
-void report_registers(FILE *f, struct partition *p, const struct crash_info *c)
+void report_place(FILE *f, struct partition *p, const struct crash_info *c)
 {
 	struct symbols s;
 
 	if (!c->have_regs)
 		return;
 	symbols_load(&s, p->image);
-	fputs("keel: vCPU 0 at ", f);
+	fputs("keel: vCPU 0 was at ", f);
 	print_place(f, &s, c->regs.rip, 0);
 	symbols_free(&s);
-	print_registers(f, &c->regs);
 }
 
 void report_crash(FILE *f, struct partition *p, const struct crash_info *c, const char *core)

@@ -29,8 +29,8 @@ unsigned int report_backtrace(struct partition *p, const struct crash_info *c, c
 /* Reason, registers, last hypercalls, backtrace, next step. core: where the ELF core is, NULL = there is none. */
 void report_crash(FILE *f, struct partition *p, const struct crash_info *c, const char *core);
 
-/* Registers and the place alone, for a guest that did not end in time. */
-void report_registers(FILE *f, struct partition *p, const struct crash_info *c);
+/* The place alone, for a guest that did not end in time. */
+void report_place(FILE *f, struct partition *p, const struct crash_info *c);
 
 /* Write an ELF core; explicit: the user named the file. 0, or -1 with the reason. */
 int elfcore_write(const char *path, bool explicit, struct partition *p, const struct crash_info *c, struct error *e);

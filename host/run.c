@@ -239,7 +239,7 @@ static void report(struct run *r, bool crashed)
 	if (crashed)
 		report_crash(f, &r->p, c, core);
 	else
-		report_registers(f, &r->p, c);
+		report_place(f, &r->p, c);
 	if (!fclose(f))
 		to_stderr(text, len);
 	free(text);

@@ -1,0 +1,540 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""keel run from outside: exit statuses, the terminal, crashes, floods. KTAP on stdout.
+
+usage: run_test.py KEEL GUEST [TEST...]
+"""
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import termios
+import time
+
+KEEL, GUEST = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
+LIMIT = 30  # seconds any one guest may take
+TESTS = []
+
+
+class Skip(Exception):
+    """Raised with the reason a test cannot run here."""
+
+
+def test(fn):
+    TESTS.append(fn)
+    return fn
+
+
+def expect(cond, *what):
+    if not cond:
+        raise AssertionError(" ".join(str(w) for w in what))
+
+
+def command(mode, *options):
+    return [KEEL, "run", "--cmdline", mode, *options, GUEST]
+
+
+def run(mode, *options, stdin=subprocess.DEVNULL):
+    kind = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
+    return subprocess.run(command(mode, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT, **kind)
+
+
+def expect_status(done, status):
+    expect(done.returncode == status, "exit status", done.returncode, "instead of", status, done.stderr.decode())
+
+
+def guest_process(pid):
+    """The processes the host started for its guest."""
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
+        return [int(p) for p in f.read().split()]
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as f:
+            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except FileNotFoundError:
+        return False
+
+
+def await_output(stream, text):
+    """Read a pipe until it said something."""
+    got, end = b"", time.monotonic() + LIMIT
+    while text not in got:
+        expect(time.monotonic() < end, "no", text, "but", got)
+        if select.select([stream], [], [], 1)[0]:
+            more = os.read(stream.fileno(), 4096)
+            expect(more, "ended after", got)
+            got += more
+    return got
+
+
+@test
+def exit_status():
+    for code in (0, 1, 7, 123):
+        done = run(f"exit {code}")
+        expect_status(done, code)
+        expect(done.stderr == b"", done.stderr)
+
+
+@test
+def usage_errors():
+    for args, says in (
+        (["run"], "no image given"),
+        (["run", "--bogus", "x"], "unknown option --bogus"),
+        (["run", "--mem", "3M", "x"], "--mem 3M: not a multiple of 2M"),
+        (["run", "/nonexistent.elf"], "/nonexistent.elf: No such file"),
+        (["run", "/dev/null"], "not a regular file"),
+        (["run", KEEL], "keel: "),
+        (["fly"], 'no verb "fly"'),
+        (["help", "fly"], 'no verb "fly"'),
+        (["version", "x"], "takes no arguments"),
+    ):
+        done = subprocess.run([KEEL, *args], capture_output=True, timeout=LIMIT, check=False)
+        expect_status(done, 126)
+        err = done.stderr.decode()
+        expect(says in err and err.count("\n") == 1 and err.startswith("keel: "), args, "said", err)
+    done = run("exit 0", "--mem", "2M")
+    expect_status(done, 126)
+    expect(b"use a larger --mem" in done.stderr or b"use --mem" in done.stderr, done.stderr)
+
+
+@test
+def help_and_version():
+    for args, says in ((["help"], "Verbs:"), (["help", "run"], "--timeout SECONDS"), (["run", "--help"], "--mem SIZE"),
+                       (["version"], "ABI 1.0"), (["--help"], "Verbs:"), (["--version"], "ABI 1.0")):
+        done = subprocess.run([KEEL, *args], capture_output=True, timeout=LIMIT, check=False)
+        expect_status(done, 0)
+        expect(says in done.stdout.decode(), args, done.stdout)
+
+
+@test
+def damaged_images():
+    with open(GUEST, "rb") as f:
+        good = f.read()
+    for name, bad in (("cut", good[:100]), ("empty", b""), ("text", b"hello, world\n" * 20),
+                      ("machine", good[:18] + b"\x03\x00" + good[20:]), ("half", good[: len(good) // 16])):
+        with open(name, "wb") as f:
+            f.write(bad)
+        done = subprocess.run([KEEL, "run", name], capture_output=True, timeout=LIMIT, check=False)
+        expect_status(done, 126)
+        expect(done.stderr.startswith(b"keel: " + name.encode() + b": ") and done.stderr.count(b"\n") == 1, done.stderr)
+
+
+FRAMES = ("fault_inner", "fault_middle", "do_fault", "keel_main")
+
+
+@test
+def crash_report():
+    done = run("fault")
+    expect_status(done, 125)
+    err = done.stderr.decode()
+    expect(re.search(r"keel: crash: .*(page fault|#PF).*0x123450000", err), err)
+    expect(re.search(r"rip [0-9a-f]{16}", err) and "r15 " in err, err)
+    expect("base_freeze() = OK" in err, err)
+    at = 0
+    for frame in FRAMES:
+        at = err.find(frame, at)
+        expect(at >= 0, "no frame", frame, "in order in", err)
+    expect("next: gdb" in err, err)
+    expect(all(line.startswith("keel:") for line in err.splitlines()), err)
+
+
+@test
+def crash_core():
+    if not shutil.which("gdb"):
+        raise Skip("no gdb")
+    done = run("fault")
+    core = os.path.basename(GUEST) + ".core"
+    expect(os.path.exists(core), "no", core, done.stderr.decode())
+    out = subprocess.run(["gdb", "-nx", "-batch", "-ex", "bt", "-ex", "info registers rdi", GUEST, core],
+                         capture_output=True, timeout=120, check=False, stdin=subprocess.DEVNULL).stdout.decode()
+    for number, frame in enumerate(FRAMES):
+        expect(re.search(rf"^#{number} .*\b{frame}\b", out, re.M), "no frame", frame, "in", out)
+    expect("0x123450000" in out, out)
+    os.unlink(core)
+
+
+@test
+def core_option():
+    run("fault", "--core", "none")
+    expect(not [n for n in os.listdir(".") if n.endswith("core")], os.listdir("."))
+    done = run("big", "--core", "here.core")
+    st = os.stat("here.core")
+    expect(st.st_size > 8 << 20 and st.st_blocks * 512 < 1 << 20, "size", st.st_size, "blocks", st.st_blocks)
+    expect(b"here.core" in done.stderr, done.stderr)
+    os.unlink("here.core")
+    done = run("fault", "--core", "/nonexistent/core")
+    expect_status(done, 125)
+    expect(b"cannot write the core /nonexistent/core" in done.stderr and b"addr2line" in done.stderr, done.stderr)
+
+
+@test
+def forbidden_system_call():
+    done = run("syscall", "--core", "none")
+    expect_status(done, 125)
+    expect(b"system call" in done.stderr and b"do_syscall" in done.stderr, done.stderr)
+
+
+@test
+def wild_jump_and_looping_frames():
+    done = run("jump", "--core", "none")
+    expect_status(done, 125)
+    expect(b"do_jump" in done.stderr, done.stderr)
+    done = run("frames", "--core", "none")
+    expect_status(done, 125)
+    expect(b"do_frames" in done.stderr and done.stderr.count(b"#") < 10, done.stderr)
+
+
+@test
+def guest_panic():
+    done = run("panic", "--core", "none")
+    expect_status(done, 125)
+    expect(b"panic (reason 0)" in done.stderr and b"the test said so, with .[31m in it" in done.stderr, done.stderr)
+    expect(b"\033" not in done.stderr, "an escape sequence of the guest's in the report")
+    expect(b"do_panic" in done.stderr, done.stderr)
+
+
+@test
+def timeout():
+    for mode in ("spin", "idle"):
+        start = time.monotonic()
+        done = run(mode, "--timeout", "1")
+        expect_status(done, 124)
+        expect(1 <= time.monotonic() - start < 5, "took", time.monotonic() - start)
+        expect(b"did not end within 1 s" in done.stderr and f"do_{mode}".encode() in done.stderr, done.stderr)
+
+
+@test
+def signals_end_everything():
+    for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+            await_output(p.stdout, b"idle\n")
+            children = guest_process(p.pid)
+            expect(children, "no guest process seen")
+            p.send_signal(sig)
+            expect(p.wait(LIMIT) == -sig, "ended with", p.returncode)
+            expect(not any(alive(c) for c in children), "the guest lives on")
+
+
+@test
+def killed_host_takes_guest_along():
+    with subprocess.Popen(command("spin"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        await_output(p.stdout, b"spinning\n")
+        children = guest_process(p.pid)
+        p.kill()
+        p.wait()
+        end = time.monotonic() + 5
+        while any(alive(c) for c in children):
+            expect(time.monotonic() < end, "the guest outlives its host")
+            time.sleep(0.05)
+
+
+@test
+def killed_guest_is_reported():
+    with subprocess.Popen(command("idle", "--core", "none"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          stdin=subprocess.DEVNULL) as p:
+        await_output(p.stdout, b"idle\n")
+        os.kill(guest_process(p.pid)[0], signal.SIGKILL)
+        _, err = p.communicate(timeout=LIMIT)
+        expect(p.returncode == 125 and b"crash: " in err, p.returncode, err)
+
+
+LINES = b"".join(b"line %d of the numbered lines\n" % i for i in range(3000))
+
+
+@test
+def output_is_whole():
+    for mode in ("lines", "lines ring"):
+        done = run(mode)
+        expect_status(done, 0)
+        expect(done.stdout == LINES, mode, "gave", len(done.stdout), "bytes instead of", len(LINES))
+        with open("out", "wb") as f:
+            subprocess.run(command(mode), stdout=f, stdin=subprocess.DEVNULL, timeout=LIMIT, check=True)
+        with open("out", "rb") as f:
+            expect(f.read() == LINES, mode, "into a file")
+
+
+@test
+def slow_reader_loses_nothing():
+    for mode in ("lines", "lines ring"):
+        with subprocess.Popen(command(mode), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+            time.sleep(0.2)  # let everything fill up
+            got = b""
+            while True:
+                more = os.read(p.stdout.fileno(), 997)
+                if not more:
+                    break
+                got += more
+                if len(got) % 20 == 0:
+                    time.sleep(0.002)
+            expect(p.wait(LIMIT) == 0 and got == LINES, mode, "gave", len(got), "bytes")
+
+
+@test
+def closed_stdout():
+    for mode in ("lines", "lines ring"):
+        read, write = os.pipe()
+        os.close(read)
+        done = subprocess.run(command(mode), stdout=write, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, timeout=LIMIT,
+                              check=False)
+        os.close(write)
+        expect_status(done, 0)
+    done = subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command("exit 5")], timeout=LIMIT, check=False)
+    expect(done.returncode == 5, done.returncode)
+
+
+def resident(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(r"RssAnon:\s+(\d+)", f.read()).group(1))
+
+
+@test
+def floods_keep_memory_flat():
+    for mode in ("flood", "ringflood"):
+        for reader in (False, True):
+            out = subprocess.DEVNULL if reader else subprocess.PIPE
+            with subprocess.Popen(command(mode), stdout=out, stdin=subprocess.DEVNULL) as p:
+                time.sleep(0.3)
+                before = resident(p.pid)
+                time.sleep(0.7)
+                after = resident(p.pid)
+                expect(after - before < 64, mode, "grew from", before, "to", after, "KiB")
+                # Full or not, the host hears what it is told.
+                p.terminate()
+                expect(p.wait(5) == -signal.SIGTERM, p.returncode)
+                if p.stdout:
+                    p.stdout.close()
+
+
+@test
+def timeout_under_flood():
+    for mode in ("flood", "ringflood"):
+        with subprocess.Popen(command(mode, "--timeout", "1"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                              stdin=subprocess.DEVNULL) as p:
+            expect(p.wait(6) == 124, mode, p.returncode)
+
+
+@test
+def input_from_a_pipe():
+    data = bytes(range(32, 113)) * 100  # without a q
+    done = run(f"echo {len(data)}", stdin=data)
+    expect_status(done, 0)
+    expect(done.stdout == b"echo\n" + data, len(done.stdout), "bytes of", len(data) + 5)
+    with open("in", "wb") as f:
+        f.write(data)
+    with open("in", "rb") as f:
+        done = run(f"echo {len(data)}", stdin=f)
+    expect(done.stdout == b"echo\n" + data, "from a file:", len(done.stdout), "bytes")
+
+
+@test
+def input_is_left_alone():
+    """A guest that reads nothing takes nothing from whoever comes next on the same stdin."""
+    done = subprocess.run(["sh", "-c", '"$@"; cat', "sh", *command("exit 0")], input=b"for cat", capture_output=True,
+                          timeout=LIMIT, check=False)
+    expect(done.stdout == b"for cat", done.stdout)
+
+
+@test
+def bad_ring():
+    done = run("badring")
+    expect_status(done, 0)
+    expect(done.stdout == b"still here\n", done.stdout)
+    expect(done.stderr.count(b"its ring is dropped") == 1, done.stderr)
+
+
+@test
+def restart():
+    done = run("restart", "--timeout", "1", "--verbose")
+    expect_status(done, 124)
+    expect(done.stdout.count(b"life\n") > 3, done.stdout)
+    expect(b"restarts with code 7" in done.stderr, done.stderr)
+
+
+@test
+def stats():
+    done = run("lines", "--stats")
+    expect_status(done, 0)
+    row = re.search(rb"console_write +(\d+) +(\d+) +(\d+)", done.stderr)
+    expect(row, done.stderr)
+    expect(int(row[1]) >= 3000 and int(row[2]) == 0 and int(row[3]) == len(LINES), row[0])
+
+
+def high_water(pid):
+    with open(f"/proc/{pid}/status", encoding="ascii") as f:
+        return int(re.search(r"VmHWM:\s+(\d+)", f.read()).group(1))
+
+
+@test
+def small_and_quick():
+    """At most 6 MiB beyond guest RAM touched, of which there is next to none here. Time: gross mistakes only."""
+    with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        await_output(p.stdout, b"idle\n")
+        used = sum(high_water(q) for q in [p.pid, *guest_process(p.pid)])
+        p.terminate()
+    expect(used <= 6 << 10, used, "KiB")
+    start = time.monotonic()
+    run("exit 0")
+    expect(time.monotonic() - start < 1, "took", time.monotonic() - start)
+
+
+def wakeups(pid):
+    total = 0
+    for p in [pid, *guest_process(pid)]:
+        for task in os.listdir(f"/proc/{p}/task"):
+            with open(f"/proc/{p}/task/{task}/status", encoding="ascii") as f:
+                total += int(re.search(r"^voluntary_ctxt_switches:\s+(\d+)", f.read(), re.M).group(1))
+    return total
+
+
+@test
+def idle_is_quiet():
+    """An idle partition wakes up at most once a second, host and guest together."""
+    with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        await_output(p.stdout, b"idle\n")
+        time.sleep(1.5)
+        before = wakeups(p.pid)
+        time.sleep(4)
+        count = wakeups(p.pid) - before
+        p.terminate()
+        expect(count <= 4, count, "wake-ups in 4 s")
+
+
+class Terminal:
+    """keel run on a terminal of its own."""
+
+    def __init__(self, mode, *options):
+        self.master, self.slave = pty.openpty()
+        self.before = termios.tcgetattr(self.slave)
+        self.pid = os.fork()
+        if not self.pid:
+            os.setsid()
+            os.close(self.master)
+            os.dup2(self.slave, 0)
+            os.dup2(self.slave, 1)
+            os.dup2(self.slave, 2)
+            import fcntl
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+            os.execv(KEEL, command(mode, *options))
+        self.text = b""
+
+    def wait_for(self, text):
+        end = time.monotonic() + LIMIT
+        while text not in self.text:
+            expect(time.monotonic() < end, "no", text, "but", self.text)
+            if select.select([self.master], [], [], 0.2)[0]:
+                self.text += os.read(self.master, 4096)
+
+    def type(self, keys):
+        os.write(self.master, keys)
+
+    def raw(self):
+        return not termios.tcgetattr(self.slave)[3] & (termios.ICANON | termios.ECHO | termios.ISIG)
+
+    def end(self):
+        """Wait; the terminal must be as it was. Returns the exit code, negative for a signal."""
+        end = time.monotonic() + LIMIT
+        while True:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                break
+            if time.monotonic() > end:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+                raise AssertionError("did not end")
+            if select.select([self.master], [], [], 0.05)[0]:
+                self.text += os.read(self.master, 4096)
+        after = termios.tcgetattr(self.slave)
+        os.close(self.master)
+        os.close(self.slave)
+        expect(after == self.before, "the terminal was left changed:", after, self.before)
+        return os.waitstatus_to_exitcode(status)
+
+
+@test
+def terminal_keys():
+    t = Terminal("echo 1000")
+    t.wait_for(b"echo\r\n")
+    expect(t.raw(), "not raw")
+    t.type(b"hello\001\001\003\032")
+    t.wait_for(b"hello\001\003\032")
+    t.type(b"\001h")
+    t.wait_for(b"Ctrl-A x")
+    t.type(b"\001z.")  # no such key: nothing, and the next is the guest's again
+    t.wait_for(b".")
+    t.type(b"q")
+    expect(t.end() == 0, "exit status")
+
+
+@test
+def terminal_quit():
+    for mode, said in (("idle", b"idle"), ("spin", b"spinning"), ("ringflood", b"xyz"), ("flood", b"xyz")):
+        t = Terminal(mode)
+        t.wait_for(said)
+        t.type(b"\001x")
+        expect(t.end() == 0, mode, "exit status")
+
+
+@test
+def terminal_restored():
+    for sig in (signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV, signal.SIGABRT, signal.SIGQUIT):
+        t = Terminal("idle")
+        t.wait_for(b"idle")
+        expect(t.raw(), "not raw")
+        os.kill(t.pid, sig)
+        expect(t.end() == -sig, sig)
+    t = Terminal("fault", "--core", "none")
+    expect(t.end() == 125, "a crash")
+    t = Terminal("idle", "--timeout", "1")
+    expect(t.end() == 124, "a timeout")
+
+
+@test
+def terminal_suspend():
+    t = Terminal("idle")
+    t.wait_for(b"idle")
+    os.kill(t.pid, signal.SIGTSTP)
+    _, status = os.waitpid(t.pid, os.WUNTRACED)
+    expect(os.WIFSTOPPED(status), status)
+    expect(not t.raw(), "raw while stopped")
+    os.kill(t.pid, signal.SIGCONT)
+    end = time.monotonic() + 5
+    while not t.raw():
+        expect(time.monotonic() < end, "not raw again")
+        time.sleep(0.02)
+    t.type(b"\001x")
+    expect(t.end() == 0, "exit status")
+
+
+def main():
+    wanted = sys.argv[3:]
+    tests = [t for t in TESTS if not wanted or t.__name__ in wanted]
+    failed = 0
+    print("KTAP version 1")
+    print(f"1..{len(tests)}", flush=True)
+    home = os.getcwd()
+    for number, fn in enumerate(tests, 1):
+        with tempfile.TemporaryDirectory() as where:
+            os.chdir(where)
+            try:
+                fn()
+                print(f"ok {number} {fn.__name__}", flush=True)
+            except Skip as why:
+                print(f"ok {number} {fn.__name__} # SKIP {why}", flush=True)
+            except Exception as why:  # whatever went wrong, the test did
+                failed += 1
+                for line in (str(why) or repr(why)).splitlines():
+                    print("#", line)
+                print(f"not ok {number} {fn.__name__}", flush=True)
+            finally:
+                os.chdir(home)
+    return 1 if failed else 0
+
+
+sys.exit(main())
