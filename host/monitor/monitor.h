@@ -79,17 +79,17 @@ struct mon_trace {
 
 /*
  * The remote-call slot. turn: 0 = the guest's, 1 = the host's. Each side sets
- * its `asleep` before it blocks on turn and the other wakes it only then.
+ * its `asleep` before it blocks on turn and the other wakes it only then. One
+ * cache line, so that a call moves one line each way.
  */
 struct mon_remote {
 	uint32_t turn;
 	uint32_t host_asleep;
 	uint32_t guest_asleep;
 	uint32_t id;
-	uint64_t arg[5];
-	int64_t status;
-	uint64_t value;
+	uint64_t word[5]; /* arguments; with the answer, status and value */
 };
+_Static_assert(sizeof(struct mon_remote) <= 64, "one cache line");
 
 /* Pseudo call numbers of the remote slot: not hypercalls, a guest cannot reach them through the gate. */
 #define MON_REMOTE_READY 0xff000000u /* the context is built and sealed; arg0 = 0 or a negative errno, arg1 = step */

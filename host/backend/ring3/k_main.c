@@ -495,13 +495,13 @@ mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 
 	r->id = id;
 	for (unsigned int i = 0; i < 5; i++)
-		r->arg[i] = arg[i];
+		r->word[i] = arg[i];
 	__atomic_store_n(&r->turn, 1, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&r->host_asleep, __ATOMIC_SEQ_CST))
 		sys6(__NR_futex, (uint64_t)&r->turn, FUTEX_WAKE, 1, 0, 0, 0);
 	for (uint32_t i = 0; i < c->spin; i++) {
 		if (!__atomic_load_n(&r->turn, __ATOMIC_ACQUIRE))
-			return MRET(r->status, r->value);
+			return MRET((int64_t)r->word[0], r->word[1]);
 		if (c->yield)
 			sys0(__NR_sched_yield);
 		else
@@ -511,7 +511,7 @@ mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 	while (__atomic_load_n(&r->turn, __ATOMIC_SEQ_CST))
 		sys6(__NR_futex, (uint64_t)&r->turn, FUTEX_WAIT_BITSET, 1, 0, 0, FUTEX_BITSET_MATCH_ANY);
 	__atomic_store_n(&r->guest_asleep, 0, __ATOMIC_RELAXED);
-	return MRET(r->status, r->value);
+	return MRET((int64_t)r->word[0], r->word[1]);
 }
 
 void mb_doorbell(struct mvcpu *v)

@@ -232,7 +232,7 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 	uint64_t arg[5], value = 0;
 	int64_t status;
 
-	memcpy(arg, r->arg, sizeof(arg));
+	memcpy(arg, r->word, sizeof(arg));
 	b->remote_calls++;
 	switch (id) {
 	case MON_REMOTE_READY:
@@ -250,8 +250,8 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 		return false;
 	default:
 		status = partition_remote_call(b->p, 0, id, arg, &value);
-		r->status = status;
-		r->value = value;
+		r->word[0] = (uint64_t)status;
+		r->word[1] = value;
 		/* The partition has ended: nothing may run on. */
 		if (status == KEEL_OK && (id == KEEL_CALL_BASE_SHUTDOWN || id == KEEL_CALL_CRASH))
 			return false;
