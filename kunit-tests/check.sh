@@ -12,6 +12,8 @@
 # shellcheck disable=SC2317
 set -u
 
+# The makes started here are not part of the one that started this.
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES
 cd "$(dirname "$0")/.." || exit 1
 stage=${1:?STAGE}
 out=${2:?OUT}
@@ -95,7 +97,7 @@ CF="-D__CHECK_ENDIAN__ -Wsparse-error"
 # Everything the build compiles, as it compiles it. Always anew: a finding stops a build only once.
 sparse_programs() {
 	rm -rf "$out/sparse"
-	timeout 800 make -j2 --no-print-directory "O=$out/sparse" "CC=$PWD/$host/sparse-cc" all
+	timeout 800 make -j"$(nproc)" --no-print-directory "O=$out/sparse" "CC=$PWD/$host/sparse-cc" all
 }
 
 # plant_module FLAG, plant_program FLAG: the same checks over kunit-tests/planted.c
@@ -110,8 +112,8 @@ plant_module() {
 }
 
 plant_program() {
-	$host/sparse-cc -std=gnu11 -Wall -Wextra -Werror -Iabi/include -Ilibhypercall/include ${1:+"$1"} -c \
-		-o "$work/planted.o" $host/planted.c
+	"$host/sparse-cc" -std=gnu11 -Wall -Wextra -Werror -Iabi/include -Ilibhypercall/include ${1:+"$1"} -c \
+		-o "$work/planted.o" "$host/planted.c"
 }
 
 check_sparse() {

@@ -9,6 +9,9 @@
 # built out of tree from the matching Debian source.
 set -eu
 
+# A kernel's make must not take O= and the rest of the caller's for its own.
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES
+
 die() {
 	echo "modules.sh: $*" >&2
 	exit 1
@@ -20,10 +23,11 @@ shift 2
 src=$(cd "$(dirname "$0")/.." && pwd)
 
 if [ ! -e "$kdir/Makefile" ]; then
-	others=$(find /usr/src -maxdepth 1 -name 'linux-headers-*' ! -name '*-common*' | sort | sed 's/^/    make modules KDIR=/')
-	die "KDIR=$kdir: no kernel build directory there." \
-		"${others:+Installed ones: 
-$others}${others:-Install one: apt-get install linux-headers-cloud-amd64}"
+	others=$(find /usr/src -maxdepth 1 -name 'linux-headers-*' ! -name '*-common*' | sort |
+		sed 's/^/  make modules KDIR=/')
+	[ -n "$others" ] || die "KDIR=$kdir: no kernel build directory there; apt-get install linux-headers-cloud-amd64"
+	die "KDIR=$kdir: no kernel build directory there, but there is one for:
+$others"
 fi
 kver=$(sed -n 's/^#define UTS_RELEASE "\(.*\)"$/\1/p' "$kdir/include/generated/utsrelease.h") || true
 [ -n "$kver" ] || die "KDIR=$kdir is not prepared: include/generated/utsrelease.h does not name the kernel"
