@@ -17,8 +17,14 @@
 #define NS_PER_S UINT64_C(1000000000)
 #define CLOCKSOURCE "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 
-#define STEADY_ERROR 500       /* ns: a refresh that finds less found nothing */
-#define MIN_BASELINE NS_PER_MS /* what a frequency can be measured over */
+#define STEADY_ERROR 500	      /* ns: a refresh that finds less found nothing */
+#define MIN_BASELINE UINT64_C(100000) /* ns: what a first frequency can be measured over, to 0.1 % */
+
+/*
+ * The error a frequency was measured with grows with the time it is used for, and
+ * shrinks with the time it was measured over: each interval is some ten times the last.
+ */
+static const uint64_t first_intervals[] = { 20 * NS_PER_MS, 200 * NS_PER_MS };
 
 static struct clock_sample early;
 
@@ -151,13 +157,13 @@ void clock_init(struct clock *c, struct keel_clock *page)
 	now = sample();
 	c->rate = rate_from_perf();
 	if (!c->rate) {
-		/* The start of the program is far enough back, or will be within a millisecond. */
+		/* The start of the program is far enough back, or will be in a moment. */
 		if (!early.tsc)
 			early = now;
 		while (!(c->rate = clock_rate(early, now)))
 			now = sample();
 	}
-	c->anchor = now;
+	c->anchor = early.tsc ? early : now;
 	c->tsc_hz = (uint64_t)(((unsigned __int128)NS_PER_S << 32) / c->rate);
 	page_begin(page);
 	page->base_tsc = now.tsc;
@@ -196,7 +202,10 @@ uint64_t clock_refresh(struct clock *c)
 	c->anchor = now;
 	/* Nothing to correct means the host's own frequency is not being steered: look less often. */
 	c->steady = error < STEADY_ERROR && error > -STEADY_ERROR ? c->steady + 1 : 0;
-	interval = c->steady >= 8 ? 4 * NS_PER_S : c->steady >= 4 ? 2 * NS_PER_S : NS_PER_S;
+	if (c->refreshes < sizeof(first_intervals) / sizeof(first_intervals[0]))
+		interval = first_intervals[c->refreshes++];
+	else
+		interval = c->steady >= 8 ? 4 * NS_PER_S : c->steady >= 4 ? 2 * NS_PER_S : NS_PER_S;
 	/*
 	 * The TSC is read after the sequence went odd: whoever still reads by the
 	 * old slope has read an earlier TSC, so no reader sees time turn back.

@@ -11,8 +11,6 @@
 
 #include <keel/time.h>
 
-#define CLOCK_FIRST_REFRESH UINT64_C(100000000) /* ns: the first slope is the least sure */
-
 /* One TSC value and the CLOCK_MONOTONIC nanoseconds that belong to it. */
 struct clock_sample {
 	uint64_t tsc, ns;
@@ -25,6 +23,7 @@ struct clock {
 	uint64_t rate;		    /* CLOCK_MONOTONIC ns per tick, 32.32: without the slew that is in page->mult */
 	uint64_t tsc_hz;	    /* 0 = unknown */
 	unsigned int steady;	    /* refreshes in a row that found little to correct */
+	unsigned int refreshes;	    /* of the first few, which come quicker */
 };
 
 /* Note the time a first frequency can be measured from. As early in the program as possible. */
@@ -37,7 +36,8 @@ void clock_init(struct clock *c, struct keel_clock *page);
  * clock_refresh - steer the page towards CLOCK_MONOTONIC
  *
  * Continuous and monotonic for every reader: only the slope changes. Returns
- * nanoseconds until it should be called again, 0 = never.
+ * nanoseconds until it should be called again, 0 = never. First called right before the
+ * guest starts, when there is more to measure over than clock_init() had.
  */
 uint64_t clock_refresh(struct clock *c);
 void clock_fini(struct clock *c);

@@ -147,8 +147,6 @@ static int event_loop(struct run *r, struct error *e)
 	    watch(r, console_fd(r->console), on_console) || watch(r, r->signal_fd, on_signal) ||
 	    watch(r, r->timeout_fd, on_timeout) || watch(r, r->clock_fd, on_clock))
 		return error_set(e, "cannot set up the event loop: %s", strerror(errno));
-	if (r->p.clock.page->flags & KEEL_CLOCK_VALID)
-		arm(r->clock_fd, CLOCK_FIRST_REFRESH);
 	while (still_running(r)) {
 		struct epoll_event ev[8];
 		int n = epoll_wait(r->epoll_fd, ev, 8, console_timeout(r->console));
@@ -331,6 +329,7 @@ static int run_once(struct run *r, bool *again)
 		     r->p.clock.page->flags & KEEL_CLOCK_VALID ? "valid" : "not valid");
 	console_bind(r->console, &r->p);
 	r->epoll_fd = -1;
+	arm(r->clock_fd, clock_refresh(&r->p.clock));
 	if (r->p.ops->start(&r->p)) {
 		status = EXIT_NO_BACKEND;
 		goto out_backend;
