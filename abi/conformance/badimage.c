@@ -70,15 +70,20 @@ static Elf64_Phdr *extra(struct image *m)
 		fprintf(stderr, "badimage: no room for a program header\n");
 		exit(1);
 	}
-	*p = (Elf64_Phdr){ .p_type = PT_LOAD, .p_flags = PF_R, .p_vaddr = 0x7000000, .p_paddr = 0x700000,
-			   .p_filesz = 64, .p_memsz = 64, .p_align = 4096 };
+	*p = (Elf64_Phdr){ .p_type = PT_LOAD,
+			   .p_flags = PF_R,
+			   .p_vaddr = 0x7000000,
+			   .p_paddr = 0x700000,
+			   .p_filesz = 64,
+			   .p_memsz = 64,
+			   .p_align = 4096 };
 	return p;
 }
 
-#define CHANGE(name, body)                                                                                             \
-	static void name(struct image *m)                                                                              \
-	{                                                                                                              \
-		body;                                                                                                  \
+#define CHANGE(name, body)                \
+	static void name(struct image *m) \
+	{                                 \
+		body;                     \
 	}
 
 CHANGE(magic, m->data[1] = 'L')
@@ -126,7 +131,8 @@ CHANGE(abi_major, *(uint32_t *)desc(note(m, KEEL_NOTE_ABI)) = KEEL_ABI_MAJOR + 1
 CHANGE(abi_major_zero, *(uint32_t *)desc(note(m, KEEL_NOTE_ABI)) = 0)
 CHANGE(abi_minor, ((uint32_t *)desc(note(m, KEEL_NOTE_ABI)))[1] = KEEL_ABI_MINOR + 1)
 CHANGE(note_twice, note(m, KEEL_NOTE_MEMORY)->n_type = KEEL_NOTE_LINEAR)
-CHANGE(note_size, Elf64_Nhdr *h = note(m, KEEL_NOTE_MEMORY); h->n_type = KEEL_NOTE_ABI; note(m, KEEL_NOTE_ABI)->n_type = 99; h->n_descsz = 4)
+CHANGE(note_size, Elf64_Nhdr *h = note(m, KEEL_NOTE_MEMORY); h->n_type = KEEL_NOTE_ABI;
+       note(m, KEEL_NOTE_ABI)->n_type = 99; h->n_descsz = 4)
 CHANGE(note_beyond, note(m, KEEL_NOTE_ABI)->n_descsz = 0x7fffffff)
 CHANGE(note_name_beyond, note(m, KEEL_NOTE_ABI)->n_namesz = 0xfffffff0)
 CHANGE(note_segment_beyond, nth(m, PT_NOTE, 0)->p_offset = m->size + 1)
@@ -237,8 +243,8 @@ static void print_manifest(void)
 		for (char *p = name; *p; p++)
 			if (*p == '-')
 				*p = '_';
-		printf("%s,%s,%s,neg exit=126 destructive image=image/%s.elf\n", variants[i].id, name, variants[i].clauses,
-		       variants[i].file);
+		printf("%s,%s,%s,neg exit=126 destructive image=image/%s.elf\n", variants[i].id, name,
+		       variants[i].clauses, variants[i].file);
 	}
 }
 

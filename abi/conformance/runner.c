@@ -32,7 +32,7 @@
 #define JOBS_MAX 64
 
 enum outcome { PASS, FAIL, SKIP, ERROR, CRASH, TIMEOUT, XFAIL, OUTCOMES };
-static const char *const outcome_name[] = {"PASS", "FAIL", "SKIP", "ERROR", "CRASH", "TIMEOUT", "XFAIL"};
+static const char *const outcome_name[] = { "PASS", "FAIL", "SKIP", "ERROR", "CRASH", "TIMEOUT", "XFAIL" };
 
 /* Values of the manifest's column exit beside statuses. */
 #define EXIT_ANY -1	/* a power-off or a crash */
@@ -169,8 +169,8 @@ static void load_manifest(const char *path)
 	if (!f)
 		die("%s: %s", path, strerror(errno));
 	while (getline(&line, &size, f) > 0) {
-		char *field[11] = {0}, *rest = line;
-		struct test t = {.ext = -1};
+		char *field[11] = { 0 }, *rest = line;
+		struct test t = { .ext = -1 };
 		int n = 0;
 
 		line[strcspn(line, "\n")] = 0;
@@ -187,7 +187,9 @@ static void load_manifest(const char *path)
 		t.ext = *field[4] ? atoi(field[4]) : -1;
 		t.timeout = atoi(field[5]);
 		t.destructive = *field[6] == '1';
-		t.exit = !strcmp(field[7], "any") ? EXIT_ANY : !strncmp(field[7], "restart", 7) ? EXIT_RESTART : atoi(field[7]);
+		t.exit = !strcmp(field[7], "any")	    ? EXIT_ANY
+			 : !strncmp(field[7], "restart", 7) ? EXIT_RESTART
+							    : atoi(field[7]);
 		t.negative = *field[8] == '1';
 		t.image = xstrdup(field[9]);
 		for (char *word; (word = strsep(&field[10], " "));) {
@@ -284,7 +286,7 @@ static void read_caps(void)
 		}
 		cJSON_AddStringToObject(caps, line, eq);
 	}
-	for (const char **need = (const char *[]){"host", "backend", "hw", "verbs", NULL}; *need; need++)
+	for (const char **need = (const char *[]){ "host", "backend", "hw", "verbs", NULL }; *need; need++)
 		if (!cJSON_GetObjectItem(caps, *need))
 			die("%s caps does not say '%s'", adapter, *need);
 }
@@ -332,15 +334,15 @@ static void start_job(struct job *j, struct test *t)
 	char *image, *cmdline, *module = NULL;
 	int in[2], out[2], err[2];
 
-	*j = (struct job){.test = t, .in = -1};
+	*j = (struct job){ .test = t, .in = -1 };
 	strcpy(j->dir, "/tmp/keel-conform.XXXXXX");
 	if (!mkdtemp(j->dir))
 		die("%s: %s", j->dir, strerror(errno));
 	image = xprintf("%s/%s", images, t->image);
 	if (access(image, R_OK))
 		die("%s: %s", image, strerror(errno));
-	cmdline = xprintf("test=%s seed=%lu scale=%lu wall=%ld%s%s", t->id, seed, scale, (long)time(NULL), t->args ? " " : "",
-			  t->args ? t->args : "");
+	cmdline = xprintf("test=%s seed=%lu scale=%lu wall=%ld%s%s", t->id, seed, scale, (long)time(NULL),
+			  t->args ? " " : "", t->args ? t->args : "");
 	if (t->module) {
 		module = xprintf("%s/module", j->dir);
 		make_module(module, t->module);
@@ -512,7 +514,7 @@ static void judge(struct job *j, int wstatus)
 
 static void remove_dir(const char *dir)
 {
-	static const char *const left[] = {"module", "pid", "end"};
+	static const char *const left[] = { "module", "pid", "end" };
 
 	for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
 		char *p = xprintf("%s/%s", dir, left[i]);
@@ -532,7 +534,7 @@ static void stop_job(struct job *j)
 	adapter_verb("stop", buf, sizeof(buf));
 	unsetenv("KEEL_CONFORM_DIR");
 	for (int i = 0; i < 20; i++) {
-		siginfo_t si = {0};
+		siginfo_t si = { 0 };
 
 		if (waitid(P_PID, (id_t)j->pid, &si, WEXITED | WNOHANG | WNOWAIT) || si.si_pid)
 			break;
@@ -640,7 +642,7 @@ static void report(bool all)
 
 static void run_all(void)
 {
-	struct job job[JOBS_MAX] = {{0}};
+	struct job job[JOBS_MAX] = { { 0 } };
 	size_t next = 0;
 	int running = 0;
 
@@ -656,8 +658,8 @@ static void run_all(void)
 				running++;
 			}
 			if (job[i].test) {
-				pfd[n++] = (struct pollfd){.fd = job[i].out, .events = POLLIN};
-				pfd[n++] = (struct pollfd){.fd = job[i].err, .events = POLLIN};
+				pfd[n++] = (struct pollfd){ .fd = job[i].out, .events = POLLIN };
+				pfd[n++] = (struct pollfd){ .fd = job[i].err, .events = POLLIN };
 			}
 		}
 		if (!running)
@@ -760,7 +762,7 @@ static void print_table(int status)
 		fprintf(stderr, " %7zu", count(NULL, o));
 	fprintf(stderr, "\nprofile %s%s%s: %s   host=%s backend=%s hardware virtualization: %s\n", profile,
 		filter ? ", filter " : "", filter ? filter : "",
-		status == EXIT_CONFORMANT ? filter ? "selected tests hold" : "CONFORMANT"
+		status == EXIT_CONFORMANT   ? filter ? "selected tests hold" : "CONFORMANT"
 		: status == EXIT_INCOMPLETE ? "INCOMPLETE"
 		: status == EXIT_ERROR	    ? "ENVIRONMENT ERROR"
 					    : "NOT CONFORMANT",
@@ -768,28 +770,35 @@ static void print_table(int status)
 }
 
 static const struct option options[] = {
-	{"adapter", required_argument, NULL, 'a'}, {"filter", required_argument, NULL, 'f'},
-	{"help", no_argument, NULL, 'h'},	   {"images", required_argument, NULL, 'i'},
-	{"jobs", required_argument, NULL, 'j'},	   {"list", no_argument, NULL, 'l'},
-	{"out", required_argument, NULL, 'o'},	   {"profile", required_argument, NULL, 'p'},
-	{"rounds-scale", required_argument, NULL, 'r'}, {"seed", required_argument, NULL, 's'},
-	{"verbose", no_argument, NULL, 'v'},	   {NULL, 0, NULL, 0},
+	{ "adapter", required_argument, NULL, 'a' },
+	{ "filter", required_argument, NULL, 'f' },
+	{ "help", no_argument, NULL, 'h' },
+	{ "images", required_argument, NULL, 'i' },
+	{ "jobs", required_argument, NULL, 'j' },
+	{ "list", no_argument, NULL, 'l' },
+	{ "out", required_argument, NULL, 'o' },
+	{ "profile", required_argument, NULL, 'p' },
+	{ "rounds-scale", required_argument, NULL, 'r' },
+	{ "seed", required_argument, NULL, 's' },
+	{ "verbose", no_argument, NULL, 'v' },
+	{ NULL, 0, NULL, 0 },
 };
 
 static void usage(FILE *f)
 {
-	fprintf(f, "usage: keel-conform --adapter PROGRAM [options]\n"
-		   "  --adapter PROGRAM  how to run images on the host under test (README.md)\n"
-		   "  --images DIR       the prebuilt images and manifest.csv, default: conformance/ beside this program\n"
-		   "  --profile P,...    profiles to test, default CORE\n"
-		   "  --filter PAT,...   only tests whose id matches, e.g. 'MMU-*,TRAP-001'\n"
-		   "  --seed N           of the random sequences, default 1\n"
-		   "  --rounds-scale N   divide the rounds of stress tests by N, default 1\n"
-		   "  --jobs N           tests run at a time, default 2\n"
-		   "  --out DIR          where conformance.json goes, default: not written\n"
-		   "  --list             print the selected tests and exit\n"
-		   "  --verbose          show what the host says of each test\n"
-		   "exit: 0 conformant, 3 incomplete, 4 environment error, 5 failed, 6 crashed or timed out\n");
+	fprintf(f,
+		"usage: keel-conform --adapter PROGRAM [options]\n"
+		"  --adapter PROGRAM  how to run images on the host under test (README.md)\n"
+		"  --images DIR       the prebuilt images and manifest.csv, default: conformance/ beside this program\n"
+		"  --profile P,...    profiles to test, default CORE\n"
+		"  --filter PAT,...   only tests whose id matches, e.g. 'MMU-*,TRAP-001'\n"
+		"  --seed N           of the random sequences, default 1\n"
+		"  --rounds-scale N   divide the rounds of stress tests by N, default 1\n"
+		"  --jobs N           tests run at a time, default 2\n"
+		"  --out DIR          where conformance.json goes, default: not written\n"
+		"  --list             print the selected tests and exit\n"
+		"  --verbose          show what the host says of each test\n"
+		"exit: 0 conformant, 3 incomplete, 4 environment error, 5 failed, 6 crashed or timed out\n");
 }
 
 static unsigned long number(const char *s, const char *what)
@@ -893,11 +902,11 @@ int main(int argc, char **argv)
 	       cap("backend"), cap("hw"), seed, groups);
 	run_all();
 	report(true);
-	status = count(NULL, ERROR)				      ? EXIT_ERROR
-		 : count(NULL, CRASH) || count(NULL, TIMEOUT)	      ? EXIT_CRASH
-		 : count(NULL, FAIL)				      ? EXIT_FAIL
-		 : count(NULL, SKIP) && !count(NULL, PASS)	      ? EXIT_INCOMPLETE
-								      : EXIT_CONFORMANT;
+	status = count(NULL, ERROR)			      ? EXIT_ERROR
+		 : count(NULL, CRASH) || count(NULL, TIMEOUT) ? EXIT_CRASH
+		 : count(NULL, FAIL)			      ? EXIT_FAIL
+		 : count(NULL, SKIP) && !count(NULL, PASS)    ? EXIT_INCOMPLETE
+							      : EXIT_CONFORMANT;
 	for (size_t i = 0; i < ntests && status == EXIT_CONFORMANT; i++)
 		if (tests[i].selected && tests[i].outcome == SKIP && tests[i].ext < 0)
 			status = EXIT_INCOMPLETE;

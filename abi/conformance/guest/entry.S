@@ -265,8 +265,11 @@ kt_spin_fp:
 	mov %edx, %eax
 	shr $32, %rdx
 	xrstor64 (%rdi)
-1:	mov kt_spin_flag(%rip), %rcx
-	jrcxz 1b
+	.globl kt_spin_fp_loop, kt_spin_fp_end
+kt_spin_fp_loop:
+	mov kt_spin_flag(%rip), %rcx
+	jrcxz kt_spin_fp_loop
+kt_spin_fp_end:
 	mov %r9d, %eax
 	mov %r9, %rdx
 	shr $32, %rdx
@@ -353,6 +356,37 @@ kt_resume_frame:
 	PROBE kt_probe_cr3, mov %cr3, %rax
 	PROBE kt_probe_rdmsr, rdmsr
 	PROBE kt_probe_in, inb $0x80, %al
+
+/* System calls as a hostile guest makes them; arguments as a C function's. */
+	.macro ESCAPE name, insn
+	.globl \name
+	.type \name, @function
+\name:
+	lea 1f(%rip), %rax
+	mov %rax, kt_fixup(%rip)
+	mov %rsp, kt_fixup_rsp(%rip)
+	mov %rbp, kt_fixup_rbp(%rip)
+	mov %rdi, %rax
+	mov %rsi, %rdi
+	mov %rdx, %rsi
+	mov %rcx, %rdx
+	mov %r8, %r10
+	mov %r9, %r8
+	mov %rsp, %rbp
+	\insn
+	mov %rax, kt_escaped(%rip)
+	mov kt_fixup_rbp(%rip), %rbp
+	movq $0, kt_fixup(%rip)
+	xor %eax, %eax
+	ret
+1:	mov kt_fixup_rbp(%rip), %rbp
+	mov $1, %eax
+	ret
+	.size \name, . - \name
+	.endm
+	ESCAPE kt_probe_syscall, syscall
+	ESCAPE kt_probe_int80, "int $0x80"
+	ESCAPE kt_probe_sysenter, sysenter
 
 	.globl kt_probe_div
 	.type kt_probe_div, @function
@@ -488,13 +522,17 @@ kt_stack:
 	.skip 65536
 	.globl kt_stack_top
 kt_stack_top:
-	.globl kt_init, kt_init_rsp, kt_init_fx, kt_init_if
+	.globl kt_init, kt_init_rsp, kt_init_fx, kt_init_if, kt_escaped
 	.balign 16
 kt_init_fx:
 	.skip 512
 kt_init:
 	.skip 0x80
 kt_init_rsp:
+	.skip 8
+kt_escaped:
+	.skip 8
+kt_fixup_rbp:
 	.skip 8
 kt_init_if:
 	.skip 8

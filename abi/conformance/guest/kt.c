@@ -73,7 +73,7 @@ int strcmp(const char *a, const char *b)
 static void put(const char *s, size_t n)
 {
 	while (n) {
-		u64 w[4] = {0};
+		u64 w[4] = { 0 };
 		size_t k = n < 32 ? n : 32;
 
 		memcpy(w, s, k);
@@ -153,7 +153,7 @@ static void format(struct line *l, const char *fmt, va_list ap)
 
 static void vsay(const char *head, const char *fmt, va_list ap)
 {
-	struct line l = {.n = 0};
+	struct line l = { .n = 0 };
 
 	for (; *head; head++)
 		add(&l, *head);
@@ -183,7 +183,7 @@ void kt_note(const char *fmt, ...)
 
 void kt_fail(const char *file, int line, const char *fmt, ...)
 {
-	struct line l = {.n = 0};
+	struct line l = { .n = 0 };
 	va_list ap;
 
 	/* A loop that fails fails a thousand times: the first few say it all. */
@@ -230,8 +230,8 @@ bool kt_check_eq(const char *file, int line, const char *what, u64 got, u64 want
 	return false;
 }
 
-static const char *const code_name[] = {"OK", "NOSYS", "NOTSUP", "PERM", "AGAIN", "INVAL", "FAULT", "RANGE",
-					"NOMEM", "NOENT", "EXIST", "BUSY", "CONTEXT", "STATE", "TIMEDOUT"};
+static const char *const code_name[] = { "OK",	  "NOSYS", "NOTSUP", "PERM", "AGAIN",	"INVAL", "FAULT",   "RANGE",
+					 "NOMEM", "NOENT", "EXIST",  "BUSY", "CONTEXT", "STATE", "TIMEDOUT" };
 
 static void name_status(struct line *l, s64 status)
 {
@@ -335,7 +335,7 @@ u64 kt_digest(void)
 		h = kt_hash(h, &r, sizeof(r));
 	}
 	for (u64 i = 0; i < 4; i++) {
-		static const u64 at[4] = {KEEL_VA_MIN, 0x400000, KT_LINEAR, KEEL_VA_END - KEEL_PAGE_SIZE};
+		static const u64 at[4] = { KEEL_VA_MIN, 0x400000, KT_LINEAR, KEEL_VA_END - KEEL_PAGE_SIZE };
 		struct kt_ret r = HC(KEEL_CALL_MMU_QUERY, 0, at[i]);
 
 		h = kt_hash(h, &r, sizeof(r));
@@ -356,14 +356,15 @@ struct kt_ret kt_mmu(u32 op, u64 va, u64 gpa, u64 len, u32 prot, u32 flags)
 
 	for (;;) {
 		one_record = (struct keel_mmu_record){
-			.op = (u16)op, .prot = (u16)prot, .flags = flags, .va = va, .gpa = gpa, .len = len};
+			.op = (u16)op, .prot = (u16)prot, .flags = flags, .va = va, .gpa = gpa, .len = len
+		};
 		r = HC(KEEL_CALL_MMU_BATCH, 0, kt_gpa(&one_record), 1);
 		if (r.status || KEEL_MMU_DONE_RECORDS(r.value))
 			return r;
 		u64 step = KEEL_MMU_DONE_PAGES(r.value) * KEEL_PAGE_SIZE;
 
 		if (!step || step >= len)
-			return (struct kt_ret){1, r.value}; /* no progress is no answer */
+			return (struct kt_ret){ 1, r.value }; /* no progress is no answer */
 		va += step;
 		len -= step;
 		if (op == KEEL_MMU_MAP)
@@ -389,7 +390,8 @@ static void on_trap(struct keel_frame *f)
 		kt_fixup = 0;
 		return;
 	}
-	kt_fail("kt.c", __LINE__, "unexpected trap %u error %lx addr %lx rip %lx", f->vector, f->error, f->addr, f->rip);
+	kt_fail("kt.c", __LINE__, "unexpected trap %u error %lx addr %lx rip %lx", f->vector, f->error, f->addr,
+		f->rip);
 	kt_finish();
 }
 
@@ -448,7 +450,7 @@ void kt_return_failed(s64 status)
 
 void kt_set_entry(u32 class, u64 stack)
 {
-	static void (*const entry[])(void) = {kt_entry_trap, kt_entry_event, kt_entry_dump, kt_entry_double};
+	static void (*const entry[])(void) = { kt_entry_trap, kt_entry_event, kt_entry_dump, kt_entry_double };
 
 	OK(HC(KEEL_CALL_TRAP_SET, class, entry[class], stack));
 }

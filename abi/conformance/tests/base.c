@@ -92,9 +92,9 @@ KEEL_TEST("BASE-007", base_features, "KEEL-BASE-05 KEEL-BASE-17 KEEL-VER-05", ""
 KEEL_TEST("BASE-008", base_served, "KEEL-BASE-04", "", KT_EARLY)
 {
 	/* The extensions of profile CORE. */
-	static const u8 core[] = { KEEL_EXT_BASE,  KEEL_EXT_MULTICALL, KEEL_EXT_MMU,	 KEEL_EXT_HARVEST, KEEL_EXT_TRAP,
-				   KEEL_EXT_VCPU,  KEEL_EXT_EVENT,     KEEL_EXT_TIME,	 KEEL_EXT_CONSOLE, KEEL_EXT_MEMORY,
-				   KEEL_EXT_CRASH, KEEL_EXT_STATS };
+	static const u8 core[] = { KEEL_EXT_BASE,    KEEL_EXT_MULTICALL, KEEL_EXT_MMU,	 KEEL_EXT_HARVEST,
+				   KEEL_EXT_TRAP,    KEEL_EXT_VCPU,	 KEEL_EXT_EVENT, KEEL_EXT_TIME,
+				   KEEL_EXT_CONSOLE, KEEL_EXT_MEMORY,	 KEEL_EXT_CRASH, KEEL_EXT_STATS };
 
 	for (size_t i = 0; i < sizeof(core); i++)
 		CHECK_EQ(HC(KEEL_CALL_BASE_PROBE, core[i]).value & 3, 3);
@@ -257,8 +257,8 @@ KEEL_TEST("BASE-022", base_shutdown_bad, "KEEL-BASE-14 KEEL-CALL-06 KEEL-CALL-09
 	OK(HC(KEEL_CALL_BASE_NOP));
 }
 
-KEEL_TEST("BASE-023", base_shutdown_flushes, "KEEL-BASE-15 KEEL-CONSOLE-01", "exit=9 destructive line=the%20very%20last%20words",
-	  0)
+KEEL_TEST("BASE-023", base_shutdown_flushes, "KEEL-BASE-15 KEEL-CONSOLE-01",
+	  "exit=9 destructive line=the%20very%20last%20words", 0)
 {
 	kt_armed();
 	kt_puts("the very last words\n");
@@ -270,8 +270,8 @@ KEEL_TEST("BASE-024", base_refinement_unaccepted, "KEEL-BASE-16 KEEL-HARVEST-11"
 {
 	OK(HC(KEEL_CALL_BASE_ACCEPT, 0, HC(KEEL_CALL_BASE_FEATURES, 0).value)); /* word 0 only */
 	kt_freeze();
-	NEG_BIT(HC(KEEL_CALL_HARVEST_START, 0, KT_LINEAR, 4096, KEEL_HARVEST_DIRTY | KEEL_HARVEST_ACCESSED), KEEL_E_NOTSUP,
-		ARG(4), 1);
+	NEG_BIT(HC(KEEL_CALL_HARVEST_START, 0, KT_LINEAR, 4096, KEEL_HARVEST_DIRTY | KEEL_HARVEST_ACCESSED),
+		KEEL_E_NOTSUP, ARG(4), 1);
 	NEG(HC(KEEL_CALL_VCPU_INFO, 0, 0), KEEL_E_NOTSUP, 0);
 	NEG(HC(KEEL_CALL_VCPU_START, 1, 0x400000, 0), KEEL_E_NOTSUP, 0);
 }

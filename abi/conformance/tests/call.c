@@ -38,9 +38,12 @@ static void for_each_kind(void (*fn)(const char *, const u64 *))
 {
 	u32 port = kt_alloc(0);
 
-	records[0] = (struct keel_mmu_record){
-		.op = KEEL_MMU_MAP, .prot = 3, .va = KT_VA, .gpa = KT_SCRATCH_GPA, .len = 65536, .flags = KEEL_MMU_POPULATE
-	};
+	records[0] = (struct keel_mmu_record){ .op = KEEL_MMU_MAP,
+					       .prot = 3,
+					       .va = KT_VA,
+					       .gpa = KT_SCRATCH_GPA,
+					       .len = 65536,
+					       .flags = KEEL_MMU_POPULATE };
 	records[1] = (struct keel_mmu_record){ .op = KEEL_MMU_PROTECT, .prot = 1, .va = KT_VA, .len = 65536 };
 	records[2] = (struct keel_mmu_record){ .op = KEEL_MMU_UNMAP, .va = KT_VA, .len = 65536 };
 	const struct {
@@ -58,7 +61,8 @@ static void for_each_kind(void (*fn)(const char *, const u64 *))
 		{ "vcpu_wait", { KEEL_CALL_VCPU_WAIT, 0 } },
 		{ "memory_populate", { KEEL_CALL_MEMORY_POPULATE, KT_SCRATCH_GPA, 65536 } },
 		{ "stats_read", { KEEL_CALL_STATS_READ, KT_SCRATCH_GPA, 4096, 0 } },
-		{ "harvest_start", { KEEL_CALL_HARVEST_START, 0, KT_LINEAR + KT_SCRATCH_GPA, 65536, KEEL_HARVEST_DIRTY } },
+		{ "harvest_start",
+		  { KEEL_CALL_HARVEST_START, 0, KT_LINEAR + KT_SCRATCH_GPA, 65536, KEEL_HARVEST_DIRTY } },
 		{ "harvest_stop", { KEEL_CALL_HARVEST_STOP, 0, KT_LINEAR + KT_SCRATCH_GPA, 65536 } },
 		{ "trap_deliver", { KEEL_CALL_TRAP_DELIVER } },
 		{ "console_write", { KEEL_CALL_CONSOLE_WRITE, 1, '\n' } },
@@ -112,7 +116,7 @@ static void fp_prepare(void)
 	memset(fp_in, 0, 32);
 	fp_in[0] = 0x7f; /* FCW 0xf7f: another rounding mode than at start */
 	fp_in[1] = 0xf;
-	fp_in[4] = 0xff; /* all x87 registers valid */
+	fp_in[4] = 0xff;  /* all x87 registers valid */
 	fp_in[24] = 0x80; /* MXCSR 0x7f80 */
 	fp_in[25] = 0x7f;
 	for (int r = 0; r < 8; r++)
@@ -157,8 +161,9 @@ KEEL_TEST("CALL-003", call_extended_state, "KEEL-CALL-03", "", 0)
 
 KEEL_TEST("CALL-004", call_unknown, "KEEL-CALL-04 KEEL-CALL-08", "neg", 0)
 {
-	static const u64 id[] = { 0,	      1,	  0x00001000, 0x01000000 - 1, 0x02000000, 0x02001000, 0xff000000,
-				  0x81000000, 0x01012000, 0x01fff000, 0x01ffffff,     0xffffffff, 0x0100000a, 0x01000fff };
+	static const u64 id[] = { 0,	      1,	  0x00001000, 0x01000000 - 1, 0x02000000,
+				  0x02001000, 0xff000000, 0x81000000, 0x01012000,     0x01fff000,
+				  0x01ffffff, 0xffffffff, 0x0100000a, 0x01000fff };
 
 	for (size_t i = 0; i < sizeof(id) / 8; i++) {
 		NEG(HC(id[i]), KEEL_E_NOSYS, 0);
@@ -209,16 +214,19 @@ KEEL_TEST("CALL-007", call_unused_arguments, "KEEL-CALL-05 KEEL-CALL-08", "neg",
 			u64 a[5] = { 0 };
 
 			a[n] = bad[n % 4];
-			NEG(kt_call(kt_calls[i].id, a[0], a[1], a[2], a[3], a[4]), KEEL_E_INVAL, ARG(n + 1));
+			NEG(kt_call(kt_calls[i].id, a[0], a[1], a[2], a[3], a[4]), KEEL_E_INVAL, ARG((int)n + 1));
 			for (u32 k = n; k < 5; k++) /* the first one counts */
 				a[k] = bad[(n + k) % 4];
-			ERR_VALUE(kt_call(kt_calls[i].id, a[0], a[1], a[2], a[3], a[4]), KEEL_STATUS(KEEL_E_INVAL, n + 1), 0);
+			ERR_VALUE(kt_call(kt_calls[i].id, a[0], a[1], a[2], a[3], a[4]),
+				  KEEL_STATUS(KEEL_E_INVAL, (int)n + 1), 0);
 		}
 	}
 }
 
-KEEL_TEST("CALL-008", call_not_served, "KEEL-CALL-08 KEEL-AS-07 KEEL-USER-01 KEEL-SHARE-01 KEEL-DEVICE-01 KEEL-PARTITION-01 KEEL-MIGRATE-01 KEEL-VCPU-09",
-	  "neg", 0)
+KEEL_TEST(
+	"CALL-008", call_not_served,
+	"KEEL-CALL-08 KEEL-AS-07 KEEL-USER-01 KEEL-SHARE-01 KEEL-DEVICE-01 KEEL-PARTITION-01 KEEL-MIGRATE-01 KEEL-VCPU-09",
+	"neg", 0)
 {
 	u32 n = 0;
 
@@ -352,8 +360,8 @@ KEEL_TEST("CALL-013", call_random_arguments, "KEEL-CALL-07 KEEL-CALL-16 KEEL-CAL
 		switch (c->id) {
 		case KEEL_CALL_BASE_SHUTDOWN: /* would end it */
 		case KEEL_CALL_CRASH:
-		case KEEL_CALL_VCPU_WAIT: /* would sleep */
-		case KEEL_CALL_TRAP_SET: /* would replace the runtime's */
+		case KEEL_CALL_VCPU_WAIT:      /* would sleep */
+		case KEEL_CALL_TRAP_SET:       /* would replace the runtime's */
 		case KEEL_CALL_MEMORY_RELEASE: /* would hit the image */
 		case KEEL_CALL_EVENT_DUMP:
 		case KEEL_CALL_CONSOLE_WRITE:
@@ -364,7 +372,8 @@ KEEL_TEST("CALL-013", call_random_arguments, "KEEL-CALL-07 KEEL-CALL-16 KEEL-CAL
 			a[k] = odd_number();
 		r = kt_call(c->id, a[0], a[1], a[2], a[3], a[4]);
 		if (!well_formed(r.status))
-			KT_FAIL("%s(%lx, %lx, %lx, %lx, %lx): status %lx", c->name, a[0], a[1], a[2], a[3], a[4], r.status);
+			KT_FAIL("%s(%lx, %lx, %lx, %lx, %lx): status %lx", c->name, a[0], a[1], a[2], a[3], a[4],
+				r.status);
 		if (kt_traps != traps)
 			KT_FAIL("%s(%lx, %lx, %lx, %lx, %lx) trapped", c->name, a[0], a[1], a[2], a[3], a[4]);
 	}
@@ -398,8 +407,8 @@ KEEL_TEST("CALL-015", call_gpa_extent, "KEEL-TYPE-06 KEEL-CALL-16 KEEL-CALL-10",
 
 	p = kt_chunk(KEEL_CHUNK_ABI, &size);
 	REQUIRE(p);
-	const u64 bad[] = { ram,	   ram - 24,	  ram - 8, -32ull,  -8ull, 1ull << 63, p->start_gpa, p->clock_gpa,
-			    KT_LINEAR, (u64)kt_vcpu, 1ull << 47, 1ull << 52 };
+	const u64 bad[] = { ram,	  ram - 24,	ram - 8,   -32ull,	 -8ull,	     1ull << 63,
+			    p->start_gpa, p->clock_gpa, KT_LINEAR, (u64)kt_vcpu, 1ull << 47, 1ull << 52 };
 
 	for (size_t i = 0; i < sizeof(bad) / 8; i++) {
 		NEG(HC(KEEL_CALL_MMU_BATCH, 0, bad[i], 1, 0), KEEL_E_FAULT, ARG(2));

@@ -87,7 +87,7 @@ KEEL_TEST("CONSOLE-004", console_setup_bad, "KEEL-CONSOLE-04 KEEL-TYPE-06", "neg
 }
 
 KEEL_TEST("CONSOLE-005", console_ring_output, "KEEL-CONSOLE-05 KEEL-CONSOLE-11 KEEL-CONSOLE-03",
-	  "line=early,%20then%20the%20ring,%20in%20order", 0)
+	  "line=early%2c%20then%20the%20ring%2c%20in%20order", 0)
 {
 	setup();
 	kt_puts("early, ");
@@ -97,8 +97,8 @@ KEEL_TEST("CONSOLE-005", console_ring_output, "KEEL-CONSOLE-05 KEEL-CONSOLE-11 K
 	OK(HC(KEEL_CALL_CONSOLE_SETUP, 0, 0));
 }
 
-KEEL_TEST("CONSOLE-006", console_ring_wraps, "KEEL-CONSOLE-05",
-	  "line=ring%20checksum%20is%20printed%20last timeout=30", 0)
+KEEL_TEST("CONSOLE-006", console_ring_wraps, "KEEL-CONSOLE-05", "line=ring%20checksum%20is%20printed%20last timeout=30",
+	  0)
 {
 	/* Many times the ring's size, in pieces of every length; nothing is lost and nothing is put out twice. */
 	setup();
@@ -108,7 +108,8 @@ KEEL_TEST("CONSOLE-006", console_ring_wraps, "KEEL-CONSOLE-05",
 
 		memset(text, '.', sizeof(text));
 		text[n] = '\n';
-		while (KEEL_CONSOLE_OUT_SIZE - (ring->out_prod - __atomic_load_n(&ring->out_cons, __ATOMIC_ACQUIRE)) < n + 1)
+		while (KEEL_CONSOLE_OUT_SIZE - (ring->out_prod - __atomic_load_n(&ring->out_cons, __ATOMIC_ACQUIRE)) <
+		       n + 1)
 			HC(KEEL_CALL_VCPU_WAIT, kt_now() + MS / 10);
 		publish(text, n + 1);
 	}

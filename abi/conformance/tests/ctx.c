@@ -37,7 +37,8 @@ KEEL_TEST("CTX-003", ctx_batch_refused, "KEEL-CTX-02 KEEL-CALL-08 KEEL-MULTI-11"
 	for (u32 i = 0; i < KEEL_CALL_COUNT; i++)
 		if (kt_calls[i].flags & KEEL_CF_NOBATCH && kt_implemented(&kt_calls[i])) {
 			/* Arguments that would do something outside a batch; a bad one must not show first. */
-			entry[n] = (struct keel_multicall){ .id = kt_calls[i].id, .arg = { 0, 0, 0, 0, 1 }, .cookie = i };
+			entry[n] =
+				(struct keel_multicall){ .id = kt_calls[i].id, .arg = { 0, 0, 0, 0, 1 }, .cookie = i };
 			n++;
 		}
 	CHECK(n >= 5);
@@ -59,7 +60,8 @@ KEEL_TEST("CTX-003", ctx_batch_refused, "KEEL-CTX-02 KEEL-CALL-08 KEEL-MULTI-11"
 KEEL_TEST("CTX-004", ctx_batch_order, "KEEL-CALL-08 KEEL-MULTI-11", "neg", 0)
 {
 	entry[0] = (struct keel_multicall){ .id = 0x01ffffff, .arg = { 1, 2, 3, 4, 5 } };
-	entry[1] = (struct keel_multicall){ .id = KEEL_CALL_USER_ENTER, .arg = { 1, 2, 3, 4, 5 } }; /* NOBATCH and not served */
+	entry[1] = (struct keel_multicall){ .id = KEEL_CALL_USER_ENTER,
+					    .arg = { 1, 2, 3, 4, 5 } }; /* NOBATCH and not served */
 	entry[2] = (struct keel_multicall){ .id = KEEL_CALL_BASE_NOP, .arg = { 1 } };
 	entry[3] = (struct keel_multicall){ .id = KEEL_CALL_BASE_PING, .arg = { 9, 0, 8 } };
 	entry[4] = (struct keel_multicall){ .id = KEEL_CALL_BASE_ACCEPT, .arg = { 0, 0 } };

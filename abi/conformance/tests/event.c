@@ -502,7 +502,8 @@ static void lost_wakeup(u64 rounds, bool direct)
 	}
 }
 
-KEEL_TEST("EVENT-019", event_lost_wakeup, "KEEL-EVENT-10 KEEL-VCPU-04 KEEL-TRAP-10 KEEL-EVENT-09 KEEL-TIME-08", "timeout=300", 0)
+KEEL_TEST("EVENT-019", event_lost_wakeup, "KEEL-EVENT-10 KEEL-VCPU-04 KEEL-TRAP-10 KEEL-EVENT-09 KEEL-TIME-08",
+	  "timeout=300", 0)
 {
 	lost_wakeup(1000000 / kt_scale + 100, true);
 }
@@ -525,7 +526,8 @@ KEEL_TEST("EVENT-020", event_lost_in_wait, "KEEL-VCPU-04 KEEL-VCPU-02 KEEL-EVENT
 }
 
 /* A random sequence against a model of masks, pending bits and words. */
-KEEL_TEST("EVENT-021", event_random_model, "KEEL-EVENT-04 KEEL-EVENT-05 KEEL-EVENT-06 KEEL-EVENT-07 KEEL-EVENT-08 KEEL-EVENT-11 KEEL-EVENT-15",
+KEEL_TEST("EVENT-021", event_random_model,
+	  "KEEL-EVENT-04 KEEL-EVENT-05 KEEL-EVENT-06 KEEL-EVENT-07 KEEL-EVENT-08 KEEL-EVENT-11 KEEL-EVENT-15",
 	  "timeout=30", 0)
 {
 	enum { PORTS = 24 };
@@ -575,7 +577,8 @@ KEEL_TEST("EVENT-021", event_random_model, "KEEL-EVENT-04 KEEL-EVENT-05 KEEL-EVE
 			stale = 0;
 			kt_scan();
 			for (u32 j = 0; j < PORTS; j++)
-				if (m[j].open && m[j].pending && !m[j].masked && words >> (KEEL_PORT_BIT(m[j].port) / 64) & 1)
+				if (m[j].open && m[j].pending && !m[j].masked &&
+				    words >> (KEEL_PORT_BIT(m[j].port) / 64) & 1)
 					m[j].pending = false;
 			words = 0;
 			break;
@@ -624,8 +627,9 @@ KEEL_TEST("EVENT-021", event_random_model, "KEEL-EVENT-04 KEEL-EVENT-05 KEEL-EVE
 			if (!m[j].open)
 				continue;
 			if (kt_port_pending(m[j].port) != m[j].pending || kt_port_masked(m[j].port) != m[j].masked)
-				KT_FAIL("step %lu op %u: port %x pending %d masked %d, the model has %d %d", i, op, m[j].port,
-					kt_port_pending(m[j].port), kt_port_masked(m[j].port), m[j].pending, m[j].masked);
+				KT_FAIL("step %lu op %u: port %x pending %d masked %d, the model has %d %d", i, op,
+					m[j].port, kt_port_pending(m[j].port), kt_port_masked(m[j].port), m[j].pending,
+					m[j].masked);
 		}
 		if (kt_pending() != words)
 			KT_FAIL("step %lu op %u: pending is %lx, the model has %lx", i, op, kt_pending(), words);

@@ -55,23 +55,23 @@ KEEL_TEST("HARVEST-002", harvest_rearms, "KEEL-HARVEST-02 KEEL-HARVEST-03", "", 
 {
 	u64 quiet = 0;
 
-	setup(32);
-	OK(start(32));
+	setup(256);
+	OK(start(256));
 	for (u64 round = 0; round < 200; round++) {
-		u64 page = round * 7 % 32;
+		u64 page = round * 7 % 256;
 
-		*(volatile u64 *)(KT_VA + page * 4096 + round * 8) = round;
-		OK(collect(32));
+		*(volatile u64 *)(KT_VA + page * 4096 + round % 500 * 8) = round;
+		OK(collect(256));
 		if (!bit(page))
 			KT_FAIL("round %lu: the write to page %lu is not reported", round, page);
-		for (u64 i = 0; i < 32; i++)
+		for (u64 i = 0; i < 256; i++)
 			quiet += !bit(i);
 	}
 	/* Over-reporting is legal, for ever is not: most pages were not written in most rounds. */
-	CHECK(quiet > 200 * 16);
-	OK(collect(32));
-	OK(collect(32));
-	for (u64 i = 0; i < 32; i++)
+	CHECK(quiet > 200 * 128);
+	OK(collect(256));
+	OK(collect(256));
+	for (u64 i = 0; i < 256; i++)
 		if (bit(i))
 			KT_FAIL("page %lu is still reported with nothing written", i);
 }

@@ -26,7 +26,8 @@ KEEL_TEST("IMAGE-104", image_empty_segment, "KEEL-IMAGE-04", "image=image/empty-
 	CHECK_EQ(kt_query(0x7000000), 0);
 }
 
-KEEL_TEST("IMAGE-105", image_no_linear, "KEEL-IMAGE-13 KEEL-START-04 KEEL-INIT-05", "image=image/no-linear.elf", KT_EARLY)
+KEEL_TEST("IMAGE-105", image_no_linear, "KEEL-IMAGE-13 KEEL-START-04 KEEL-INIT-05", "image=image/no-linear.elf",
+	  KT_EARLY)
 {
 	u32 size;
 

@@ -58,7 +58,10 @@ KEEL_TEST("INIT-004", init_vectors_zero, "KEEL-INIT-03", "", KT_EARLY)
 	REQUIRE(cpu && cpu->xsave_size <= sizeof(area));
 	if (cpu->xfeatures >> 2) {
 		/* Nothing here has used them since the start: the runtime is built without them. */
-		__asm__ volatile("xsave64 (%0)" : : "r"(area), "a"((u32)cpu->xfeatures), "d"(cpu->xfeatures >> 32) : "memory");
+		__asm__ volatile("xsave64 (%0)"
+				 :
+				 : "r"(area), "a"((u32)cpu->xfeatures), "d"(cpu->xfeatures >> 32)
+				 : "memory");
 		for (u32 c = 2; c < 9; c++)
 			for (u32 i = 0; cpu->xfeatures >> c & 1 && i < cpu->xsave_bytes[c]; i++)
 				if (area[cpu->xsave_offset[c] + i]) {

@@ -190,9 +190,9 @@ KEEL_TEST("MMU-008", mmu_page_bound, "KEEL-MMU-05 KEEL-MMU-06 KEEL-MMU-07", "", 
 			if (done < pages) {
 				u64 at = KT_VA + done * 4096, was = kt_query(at - 4096), next = kt_query(at);
 
-				CHECK_EQ(was, k == 0 ? (G0 + (done - 1) * 4096) | RW :
-					      k == 1 ? (G0 + (done - 1) * 4096) | KEEL_PROT_R :
-						       0);
+				CHECK_EQ(was, k == 0   ? (G0 + (done - 1) * 4096) | RW
+					      : k == 1 ? (G0 + (done - 1) * 4096) | KEEL_PROT_R
+						       : 0);
 				CHECK_EQ(next, k == 0 ? 0 : (G0 + done * 4096) | (k == 1 ? RW : KEEL_PROT_R));
 			}
 		}
@@ -442,7 +442,7 @@ KEEL_TEST("MMU-023", mmu_gpa_extent, "KEEL-MMU-20 KEEL-TYPE-06", "neg", 0)
 		BAD(map(KT_VA, p->start_gpa, 4096, prot), KEEL_E_FAULT, 5);
 	}
 	BAD(map(KT_VA, p->clock_gpa - 4096, 8192, KEEL_PROT_R), KEEL_E_FAULT, 5); /* half of it ABI pages, or none */
-	OK(MAP(KT_VA, ram - 4096, 4096, RW)); /* the last page of RAM */
+	OK(MAP(KT_VA, ram - 4096, 4096, RW));					  /* the last page of RAM */
 	*(volatile u8 *)(KT_VA + 4095) = 1;
 	CHECK_EQ(*(u8 *)kt_ram(ram - 1), 1);
 }
@@ -560,8 +560,8 @@ KEEL_TEST("MMU-030", mmu_query_forms, "KEEL-MMU-28 KEEL-MMU-29", "neg", 0)
 
 KEEL_TEST("MMU-031", mmu_edges_of_range, "KEEL-AS-01 KEEL-AS-03", "", 0)
 {
-	static const u64 va[] = { KEEL_VA_MIN,	    KEEL_VA_END - 4096, 0x7fffffff000, 0x8000000000,
-				  0x3ffffffff000, 0x400000000000 };
+	static const u64 va[] = { KEEL_VA_MIN,	KEEL_VA_END - 4096, 0x7fffffff000,
+				  0x8000000000, 0x3ffffffff000,	    0x400000000000 };
 
 	for (size_t i = 0; i < sizeof(va) / 8; i++) {
 		OK(MAP(va[i], G0 + i * 4096, 4096, RW));
@@ -598,9 +598,9 @@ KEEL_TEST("MMU-033", mmu_records_untouched, "KEEL-MMU-27", "", 0)
 	u64 h;
 
 	for (u64 i = 0; i < 64; i++)
-		rec[i] = i % 3 == 0 ? map(KT_VA + i * 4096, G0, 4096, RW) :
-			 i % 3 == 1 ? unmap(KT_VA + i * 4096, 4096) :
-				      protect(KT_VA, 4096, 1);
+		rec[i] = i % 3 == 0   ? map(KT_VA + i * 4096, G0, 4096, RW)
+			 : i % 3 == 1 ? unmap(KT_VA + i * 4096, 4096)
+				      : protect(KT_VA, 4096, 1);
 	h = kt_hash(1, rec, sizeof(rec));
 	OK(batch(64));
 	CHECK_EQ(kt_hash(1, rec, sizeof(rec)), h);
@@ -718,8 +718,8 @@ KEEL_TEST("MMU-038", mmu_interrupted, "KEEL-MMU-25 KEEL-MMU-04 KEEL-CALL-14", "t
 		struct kt_ret r;
 
 		for (u64 k = 0; k < 32; k++)
-			rec[k] = k & 1 ? unmap(KT_VA + (k / 2) * 8192 + 4096, 4096) :
-					 map(KT_VA + (k / 2) * 8192, G0 + ((k + i) % 64) * 4096, 8192, RW);
+			rec[k] = k & 1 ? unmap(KT_VA + (k / 2) * 8192 + 4096, 4096)
+				       : map(KT_VA + (k / 2) * 8192, G0 + ((k + i) % 64) * 4096, 8192, RW);
 		upcalls = kt_upcalls;
 		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + (i % 400) * 150));
 		r = batch(32);
@@ -787,13 +787,13 @@ static void model_apply(const struct keel_mmu_record *r, u64 pages)
 	u64 first = (r->va - KT_VA) / 4096;
 
 	for (u64 i = 0; i < pages; i++)
-		model[first + i] = r->op == KEEL_MMU_MAP   ? (r->gpa + i * 4096) | r->prot | KEEL_PROT_R :
-				   r->op == KEEL_MMU_UNMAP ? 0 :
-							     (model[first + i] & ~7ull) | r->prot | KEEL_PROT_R;
+		model[first + i] = r->op == KEEL_MMU_MAP     ? (r->gpa + i * 4096) | r->prot | KEEL_PROT_R
+				   : r->op == KEEL_MMU_UNMAP ? 0
+							     : (model[first + i] & ~7ull) | r->prot | KEEL_PROT_R;
 }
 
-KEEL_TEST("MMU-040", mmu_random_model, "KEEL-MMU-01 KEEL-MMU-02 KEEL-MMU-03 KEEL-MMU-04 KEEL-MMU-08 KEEL-MMU-21 KEEL-MMU-24",
-	  "timeout=60", 0)
+KEEL_TEST("MMU-040", mmu_random_model,
+	  "KEEL-MMU-01 KEEL-MMU-02 KEEL-MMU-03 KEEL-MMU-04 KEEL-MMU-08 KEEL-MMU-21 KEEL-MMU-24", "timeout=60", 0)
 {
 	u64 rounds = 1500 / kt_scale + 150;
 
@@ -805,7 +805,8 @@ KEEL_TEST("MMU-040", mmu_random_model, "KEEL-MMU-01 KEEL-MMU-02 KEEL-MMU-03 KEEL
 		struct kt_ret r;
 
 		for (k = 0; k < n; k++) {
-			u64 first = kt_random_below(MODEL_PAGES), len = 1 + kt_random_below(MODEL_PAGES - first > 24 ? 24 : MODEL_PAGES - first);
+			u64 first = kt_random_below(MODEL_PAGES),
+			    len = 1 + kt_random_below(MODEL_PAGES - first > 24 ? 24 : MODEL_PAGES - first);
 			u64 va = KT_VA + first * 4096;
 
 			switch (kt_random_below(4)) {
@@ -816,7 +817,8 @@ KEEL_TEST("MMU-040", mmu_random_model, "KEEL-MMU-01 KEEL-MMU-02 KEEL-MMU-03 KEEL
 				rec[k] = protect(va, len * 4096, 1 + (u32)kt_random_below(7));
 				break;
 			default:
-				rec[k] = map(va, G0 + kt_random_below(40) * 4096, len * 4096, 1 + (u32)kt_random_below(7));
+				rec[k] = map(va, G0 + kt_random_below(40) * 4096, len * 4096,
+					     1 + (u32)kt_random_below(7));
 				rec[k].flags = (u32)kt_random_below(2);
 			}
 		}
@@ -845,7 +847,8 @@ KEEL_TEST("MMU-040", mmu_random_model, "KEEL-MMU-01 KEEL-MMU-02 KEEL-MMU-03 KEEL
 		}
 		for (u64 i = 0; i < MODEL_PAGES; i++)
 			if (kt_query(KT_VA + i * 4096) != model[i])
-				KT_FAIL("round %lu page %lu: %lx, the model has %lx", round, i, kt_query(KT_VA + i * 4096), model[i]);
+				KT_FAIL("round %lu page %lu: %lx, the model has %lx", round, i,
+					kt_query(KT_VA + i * 4096), model[i]);
 		/* And what the processor sees agrees with what the query says. */
 		for (u64 i = kt_random_below(7); i < MODEL_PAGES; i += 7) {
 			u64 va = KT_VA + i * 4096;

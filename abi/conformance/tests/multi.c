@@ -182,7 +182,7 @@ KEEL_TEST("MULTI-009", multi_results_gpa, "KEEL-MULTI-07 KEEL-TYPE-06", "neg", 0
 	NEG(HC(KEEL_CALL_MULTICALL, E_GPA, 2, ram - 32, 0), KEEL_E_FAULT, ARG(3));
 	NEG(HC(KEEL_CALL_MULTICALL, E_GPA, 65, ram - 64 * 32, 0), KEEL_E_FAULT, ARG(3));
 	NEG(HC(KEEL_CALL_MULTICALL, E_GPA, 2, -32ull, 0), KEEL_E_FAULT, ARG(3));
-	CHECK(!kt_port_pending(port)); /* nothing executed */
+	CHECK(!kt_port_pending(port));				     /* nothing executed */
 	OK_VALUE(HC(KEEL_CALL_MULTICALL, E_GPA, 2, ram - 64, 0), 2); /* the very end of RAM */
 }
 

@@ -118,9 +118,9 @@ KEEL_TEST("TRAP-004", trap_registers_return, "KEEL-TRAP-12 KEEL-TRAP-03 KEEL-TRA
 		red = kt_spin_regs(&in, &out);
 		CHECK_EQ(red, 0);
 		if (in.rax != out.rax || in.rbx != out.rbx || in.rdx != out.rdx || in.rsi != out.rsi ||
-		    in.rdi != out.rdi || in.rbp != out.rbp || in.r8 != out.r8 || in.r9 != out.r9 ||
-		    in.r10 != out.r10 || in.r11 != out.r11 || in.r12 != out.r12 || in.r13 != out.r13 ||
-		    in.r14 != out.r14 || in.r15 != out.r15)
+		    in.rdi != out.rdi || in.rbp != out.rbp || in.r8 != out.r8 || in.r9 != out.r9 || in.r10 != out.r10 ||
+		    in.r11 != out.r11 || in.r12 != out.r12 || in.r13 != out.r13 || in.r14 != out.r14 ||
+		    in.r15 != out.r15)
 			KT_FAIL("round %lu: a register changed across an upcall", i);
 		CHECK_EQ(out.rflags & 1, 1); /* CF survived */
 	}
@@ -137,9 +137,18 @@ static u8 fp_in[16384] __attribute__((aligned(64))), fp_out[16384] __attribute__
 static u8 fp_entry[16384] __attribute__((aligned(64)));
 static u64 fp_mask;
 
-static void fp_at_entry(u32 bit)
+static u32 fp_port;
+
+static void fp_at_entry(struct keel_frame *f)
 {
-	(void)bit;
+	extern const u8 kt_spin_fp_loop[], kt_spin_fp_end[];
+
+	kt_scan();
+	if (f->rip < (u64)kt_spin_fp_loop || f->rip >= (u64)kt_spin_fp_end) {
+		/* Too early: nothing is loaded yet. */
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + 20000));
+		return;
+	}
 	__asm__ volatile("xsave64 (%0)" : : "r"(fp_entry), "a"((u32)fp_mask), "d"(fp_mask >> 32) : "memory");
 	kt_spin_flag = 1;
 }
@@ -164,14 +173,15 @@ static bool fp_same(const u8 *a, const u8 *b)
 KEEL_TEST("TRAP-005", trap_fp_live, "KEEL-TRAP-06 KEEL-TRAP-16", "timeout=20", 0)
 {
 	const struct keel_cpu_info *cpu;
-	u32 port = kt_bind(KEEL_SOURCE_TIMER, 0), size;
+	u32 size;
 
+	fp_port = kt_bind(KEEL_SOURCE_TIMER, 0);
 	cpu = kt_chunk(KEEL_CHUNK_CPU, &size);
 	REQUIRE(cpu && cpu->xsave_size <= sizeof(fp_in) && cpu->cpuid[0] & 1u << 27);
 	fp_mask = cpu->xfeatures & 0xe7;
 	kt_events_on();
-	kt_event_hook = fp_at_entry;
-	OK(HC(KEEL_CALL_EVENT_UNMASK, port));
+	kt_on[KEEL_CLASS_EVENT] = fp_at_entry;
+	OK(HC(KEEL_CALL_EVENT_UNMASK, fp_port));
 	kt_sti();
 	for (u64 i = 0; i < 1000 / kt_scale + 50; i++) {
 		for (size_t k = 0; k < sizeof(fp_in); k++)
@@ -258,13 +268,13 @@ KEEL_TEST("TRAP-008", trap_return_bad, "KEEL-TRAP-14 KEEL-TYPE-04 KEEL-CALL-10",
 	NEG(HC(KEEL_CALL_TRAP_RETURN, ~0ull), KEEL_E_INVAL, ARG(1));
 	for (u32 c = 0; c < KEEL_CLASS_COUNT; c++)
 		NEG(HC(KEEL_CALL_TRAP_RETURN, c), KEEL_E_STATE, FIELD(1)); /* FREE */
-#define RETURN_BAD(change, code, at)                                                                                           \
-	do {                                                                                                           \
-		*f = good;                                                                                             \
-		change;                                                                                                \
-		u64 h_ = kt_hash(1, f, sizeof(*f));                                                                    \
-		NEG(HC(KEEL_CALL_TRAP_RETURN, KEEL_CLASS_TRAP), code, at);                                             \
-		CHECK_EQ(kt_hash(1, f, sizeof(*f)), h_);                                                               \
+#define RETURN_BAD(change, code, at)                                       \
+	do {                                                               \
+		*f = good;                                                 \
+		change;                                                    \
+		u64 h_ = kt_hash(1, f, sizeof(*f));                        \
+		NEG(HC(KEEL_CALL_TRAP_RETURN, KEEL_CLASS_TRAP), code, at); \
+		CHECK_EQ(kt_hash(1, f, sizeof(*f)), h_);                   \
 	} while (0)
 	RETURN_BAD(f->state = KEEL_SLOT_FULL, KEEL_E_STATE, FIELD(1));
 	RETURN_BAD(f->state = 3, KEEL_E_STATE, FIELD(1));
@@ -301,7 +311,11 @@ KEEL_TEST("TRAP-009", trap_made_up_context, "KEEL-TRAP-15 KEEL-TRAP-12", "", 0)
 	kt_on[KEEL_CLASS_TRAP] = landed;
 	for (u32 c = 0; c < KEEL_CLASS_COUNT; c++) {
 		volatile u32 *back = (volatile u32 *)&kt_spin_save;
-		struct keel_frame f = { .class_ = c, .vector = 99, .error = 99, .addr = 99, .rflags = 0xffffffffffffffff & ~0x100ull & ~0x400ull & ~0x40000ull };
+		struct keel_frame f = { .class_ = c,
+					.vector = 99,
+					.error = 99,
+					.addr = 99,
+					.rflags = 0xffffffffffffffff & ~0x100ull & ~0x400ull & ~0x40000ull };
 
 		*back = 0;
 		__asm__ volatile("mov %%rbp, %c1(%0)\n\t"
@@ -560,7 +574,7 @@ static void nest_event(struct keel_frame *f)
 	deepest = depth > deepest ? depth : deepest;
 	kt_upcalls++;
 	kt_scan();
-	CHECK(kt_probe_read(KT_VA)); /* a trap inside an event */
+	CHECK(kt_probe_read(KT_VA));	 /* a trap inside an event */
 	OK(HC(KEEL_CALL_EVENT_DUMP, 0)); /* a dump inside an event */
 	depth--;
 }

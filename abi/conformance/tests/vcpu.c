@@ -390,7 +390,9 @@ KEEL_TEST("TIME-009", time_unbound, "KEEL-TIME-11 KEEL-EVENT-05", "neg", 0)
 
 KEEL_TEST("TIME-010", time_extreme_deadlines, "KEEL-TIME-12 KEEL-TIME-10", "", 0)
 {
-	static const u64 far[] = { KEEL_TIME_NEVER - 1, 1ull << 63, (1ull << 63) - 1, 1ull << 62, 1ull << 60, 1ull << 55 };
+	static const u64 far[] = {
+		KEEL_TIME_NEVER - 1, 1ull << 63, (1ull << 63) - 1, 1ull << 62, 1ull << 60, 1ull << 55
+	};
 	u32 port = kt_bind(KEEL_SOURCE_TIMER, 0), bit = KEEL_PORT_BIT(port);
 
 	OK(HC(KEEL_CALL_EVENT_UNMASK, port));

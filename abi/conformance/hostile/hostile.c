@@ -1,0 +1,498 @@
+// SPDX-License-Identifier: MIT OR BSD-2-Clause-Patent
+/*
+ * A guest that means harm, for hosts that run guest code as a process of the
+ * host's kernel. The command line says how: way=, and which case: nr=. It ends
+ * by being stopped, or says "KT fail" when something got through.
+ */
+#include "kt.h"
+
+int kt_probe_syscall(u64 nr, u64 a1, u64 a2, u64 a3, u64 a4, u64 a5);
+int kt_probe_int80(u64 nr, u64 a1, u64 a2, u64 a3);
+int kt_probe_sysenter(u64 nr, u64 a1, u64 a2, u64 a3);
+extern u64 kt_escaped, kt_fixup, kt_fixup_rsp;
+
+#define WINDOW KEEL_U64(0x7f0100000000)
+
+/* What is tried by name: calls a host may permit to itself, with arguments it may not; and the classics. */
+static const struct {
+	u64 nr, arg[6];
+} attack[] = {
+	{ 9, { KT_VA, 4096, 3, 0x32, ~0ull, 0 } }, /* mmap: private and anonymous */
+	{ 9, { KT_VA, 4096, 3, 0x31, ~0ull, 0 } }, /* shared and anonymous */
+	{ 9, { KT_VA, 4096, 3, 0x12, 3, 0 } },	   /* private of a file */
+	{ 9, { KT_VA, 4096, 3, 0x11, 5, 0 } },	   /* other descriptors */
+	{ 9, { KT_VA, 4096, 3, 0x11, 6, 0 } },
+	{ 9, { KT_VA, 4096, 3, 0x11, 0, 0 } },
+	{ 9, { KT_VA, 4096, 3, 0x01, 3, 0 } },	       /* not fixed */
+	{ 9, { KT_VA, 4096, 3, 0x100011, 3, 0 } },     /* fixed, no replace */
+	{ 9, { KT_VA, 4096, 3, 0x2011, 3, 0 } },       /* locked */
+	{ 9, { KT_VA, 4096, 3, 0x4000011, 3, 0 } },    /* unknown flag */
+	{ 9, { KT_VA, 4096, 0x1000003, 0x11, 3, 0 } }, /* growsdown */
+	{ 9, { WINDOW, 4096, 7, 0x11, 3, 0 } },	       /* over the host's code */
+	{ 9, { KEEL_VA_END, 4096, 7, 0x11, 3, 0 } },
+	{ 9, { KT_VA, 0x100001000, 3, 0x11, 3, 0 } }, /* a length of more than 32 bits */
+	{ 9, { KT_VA, 1ull << 63, 3, 0x11, 3, 0 } },
+	{ 9, { KT_VA, 4096, 3, 0x11, 3, 1ull << 40 } },	 /* beyond RAM */
+	{ 9, { KT_VA, 4096, 3, 0x11, 4, 0 } },		 /* the ABI pages, writable */
+	{ 9, { KT_VA, 4096, 3, 0x11, 0x100000003, 0 } }, /* high half of a descriptor */
+	{ 9, { KT_VA, 4096, 3, 0x100000011, 3, 0 } },
+	{ 9, { 1ull << 63 | KT_VA, 4096, 3, 0x11, 3, 0 } },
+	{ 10, { WINDOW, 4096, 7 } }, /* mprotect: the host's code writable */
+	{ 10, { KEEL_VA_END, 4096, 7 } },
+	{ 10, { KT_VA, 0x100001000, 7 } },
+	{ 10, { KT_VA, 4096, 0x1000007 } },
+	{ 11, { WINDOW, 4096 } }, /* munmap */
+	{ 11, { 0x7f0300000000, 4096 } },
+	{ 11, { KEEL_VA_END, 0x7f0000000000 } },
+	{ 11, { KT_VA, 0x800000000000 } },
+	{ 25, { KT_LINEAR, 4096, 8192, 1, 0 } }, /* mremap */
+	{ 25, { WINDOW, 4096, 4096, 3, KT_VA } },
+	{ 28, { KT_LINEAR, 4096, 9 } }, /* madvise: remove */
+	{ 28, { KT_LINEAR, 4096, 4 } },
+	{ 28, { 0x7f1000000000, 4096, 9 } },
+	{ 28, { 0x7f1000000000, 4096, 100 } }, /* hwpoison */
+	{ 1, { 1, 0x400000, 8 } },	       /* write: to the outside */
+	{ 1, { 2, 0x400000, 8 } },
+	{ 1, { 0, 0x400000, 8 } },
+	{ 1, { 3, 0x400000, 8 } },
+	{ 1, { 6, 0x400000, 8 } }, /* from memory that is not the vCPU's */
+	{ 1, { 6, 0x7f0300000000, 16 } },
+	{ 0, { 3, 0x400000, 8 } }, /* read */
+	{ 0, { 0, KT_LINEAR, 8 } },
+	{ 202, { KT_LINEAR, 9, 0, 0, 0, ~0u } },	     /* futex: not the vCPU's word */
+	{ 202, { 0x7f0300000000, 3, 1, 1, KT_LINEAR, 0 } },  /* requeue */
+	{ 202, { 0x7f0300000000, 5, 1, 1, KT_LINEAR, 0 } },  /* wake_op */
+	{ 202, { 0x7f0300000000, 6, 0, 0, 0, 0 } },	     /* lock_pi */
+	{ 202, { 0x7f0300000000, 1, 0x7fffffff, 0, 0, 0 } }, /* wake everyone */
+	{ 223, { 1, 1, 0x7f0300000000, 0 } },		     /* timer_settime: another timer */
+	{ 223, { 0, 0, 0x7f0300000000, 0 } },
+	{ 223, { 0, 1, 0x7f0300000000, KT_LINEAR } },
+	{ 223, { 0, 1, KT_LINEAR, 0 } },
+	{ 228, { 0, 0x7f0300000000 } }, /* clock_gettime: another clock */
+	{ 228, { 1, KT_LINEAR } },
+	{ 228, { 0xfffffffe, 0x7f0300000000 } },
+	{ 285, { 3, 0, 0, 4096 } }, /* fallocate: grow, or another file */
+	{ 285, { 3, 3, 1ull << 40, 4096 } },
+	{ 285, { 4, 3, 0, 4096 } },
+	{ 285, { 3, 8, 0, 4096 } }, /* collapse */
+	{ 24, { 1 } },		    /* sched_yield with an argument */
+	{ 77, { 3, 0 } },	    /* ftruncate the RAM file */
+	{ 72, { 3, 1033, 0 } },	    /* fcntl: add seals */
+	{ 32, { 3 } },		    /* dup, close */
+	{ 3, { 3 } },
+	{ 15, { 0 } },			 /* rt_sigreturn */
+	{ 13, { 11, KT_LINEAR, 0, 8 } }, /* rt_sigaction */
+	{ 14, { 0, KT_LINEAR, 0, 8 } },	 /* rt_sigprocmask */
+	{ 131, { KT_LINEAR, 0 } },	 /* sigaltstack */
+	{ 56, { 0x11, 0, 0, 0, 0 } },	 /* clone, fork, vfork, clone3 */
+	{ 56, { 0x10900, KT_LINEAR, 0, 0, 0 } },
+	{ 57, { 0 } },
+	{ 58, { 0 } },
+	{ 435, { KT_LINEAR, 88 } },
+	{ 59, { 0x400000, 0, 0 } }, /* execve, execveat */
+	{ 322, { 3, 0x400000, 0, 0, 0x1000 } },
+	{ 60, { 0 } }, /* exit, exit_group */
+	{ 231, { 0 } },
+	{ 62, { 1, 9 } }, /* kill, tkill, tgkill, rt_sigqueueinfo, pidfd */
+	{ 62, { ~0ull, 9 } },
+	{ 200, { 1, 9 } },
+	{ 234, { 1, 1, 9 } },
+	{ 129, { 1, 9, KT_LINEAR } },
+	{ 434, { 1, 0 } },
+	{ 101, { 16, 1, 0, 0 } },		    /* ptrace */
+	{ 310, { 1, KT_LINEAR, 1, KT_LINEAR, 1 } }, /* process_vm_readv, writev */
+	{ 311, { 1, KT_LINEAR, 1, KT_LINEAR, 1 } },
+	{ 2, { 0x400000, 0, 0 } }, /* open, openat, openat2 */
+	{ 257, { 0xffffff9c, 0x400000, 0, 0 } },
+	{ 437, { 0xffffff9c, 0x400000, KT_LINEAR, 24 } },
+	{ 41, { 2, 1, 0 } }, /* socket, socketpair */
+	{ 53, { 1, 1, 0, KT_LINEAR } },
+	{ 425, { 8, KT_LINEAR } },   /* io_uring_setup */
+	{ 323, { 0 } },		     /* userfaultfd */
+	{ 319, { 0x400000, 0 } },    /* memfd_create */
+	{ 157, { 38, 0, 0, 0, 0 } }, /* prctl: no_new_privs off, speculation, name */
+	{ 157, { 4, 1, 0, 0, 0 } },
+	{ 157, { 59, 0, 0, 0, 0 } },
+	{ 317, { 1, 0, KT_LINEAR } },	/* seccomp */
+	{ 158, { 0x1001, KT_LINEAR } }, /* arch_prctl: GS, FS */
+	{ 158, { 0x1002, KT_LINEAR } },
+	{ 154, { 1, KT_LINEAR, 16 } }, /* modify_ldt */
+	{ 172, { 3 } },		       /* iopl, ioperm */
+	{ 173, { 0, 100, 1 } },
+	{ 135, { 0x0400000 } },	 /* personality */
+	{ 272, { 0x10000000 } }, /* unshare, setns */
+	{ 308, { 3, 0 } },
+	{ 165, { 0x400000, 0x400000, 0x400000, 0, 0 } }, /* mount, chroot */
+	{ 161, { 0x400000 } },
+	{ 321, { 0, KT_LINEAR, 64 } }, /* bpf, perf_event_open, keyctl */
+	{ 298, { KT_LINEAR, 0, ~0ull, ~0ull, 0 } },
+	{ 250, { 0, 0 } },
+	{ 334, { KT_LINEAR, 32, 0, 0x53053053 } }, /* rseq, membarrier, pkey_mprotect */
+	{ 324, { 8, 0, 0 } },
+	{ 329, { KT_LINEAR, 4096, 7, 0 } },
+	{ 160, { 9, KT_LINEAR } }, /* setrlimit, prlimit */
+	{ 302, { 0, 9, KT_LINEAR, 0 } },
+	{ 203, { 0, 8, KT_LINEAR } }, /* sched_setaffinity, setscheduler, setpriority */
+	{ 144, { 0, 1, KT_LINEAR } },
+	{ 141, { 0, 0, -20ull } },
+	{ 222, { 1, KT_LINEAR, KT_LINEAR } }, /* timer_create, timer_delete, setitimer */
+	{ 226, { 0 } },
+	{ 38, { 0, KT_LINEAR, 0 } },
+	{ 12, { KT_VA } }, /* brk, mlock, shmat */
+	{ 149, { KT_LINEAR, 4096 } },
+	{ 30, { 0, KT_VA, 0 } },
+	{ 16, { 3, 0x5421, KT_LINEAR } }, /* ioctl */
+	{ 40, { 3, 4, 0, 4096 } },	  /* sendfile, splice */
+	{ 275, { 3, 0, 4, 0, 4096, 0 } },
+};
+
+#define ATTACKS (sizeof(attack) / sizeof(attack[0]))
+
+static u64 raw(u64 nr, u64 a, u64 b, u64 c, u64 d, u64 e, u64 f)
+{
+	u64 ret = nr;
+	register u64 r10 __asm__("r10") = d;
+	register u64 r8 __asm__("r8") = e;
+	register u64 r9 __asm__("r9") = f;
+
+	__asm__ volatile("syscall"
+			 : "+a"(ret)
+			 : "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return ret;
+}
+
+/* Every way ends here when the kernel answered. */
+static void answered(const char *how, u64 nr)
+{
+	KT_FAIL("%s %lu came back with %lx", how, nr, kt_escaped);
+}
+
+static void refused_or_fail(int trapped, const char *how, u64 nr)
+{
+	if (!trapped)
+		answered(how, nr);
+}
+
+KEEL_TEST("HOSTILE-000", hostile_count, "", "", 0)
+{
+	kt_note("attacks %lu", ATTACKS);
+}
+
+KEEL_TEST("HOSTILE-001", hostile_syscall, "", "", 0)
+{
+	u64 nr = kt_option("nr", 39);
+
+	/* An address in the host's window makes every memory call one that is not permitted. */
+	kt_armed();
+	refused_or_fail(kt_probe_syscall(nr, WINDOW, 4096, 7, 0x32, 9), "syscall", nr);
+}
+
+KEEL_TEST("HOSTILE-002", hostile_int80, "", "", 0)
+{
+	u64 nr = kt_option("nr", 20);
+
+	kt_armed();
+	refused_or_fail(kt_probe_int80(nr, 0, 0, 0), "int 0x80", nr);
+}
+
+KEEL_TEST("HOSTILE-003", hostile_sysenter, "", "", 0)
+{
+	u64 nr = kt_option("nr", 20);
+
+	kt_armed();
+	refused_or_fail(kt_probe_sysenter(nr, 0, 0, 0), "sysenter", nr);
+}
+
+/* By far return into 32-bit code, which lies below 4 GiB as all of this image does. */
+__asm__(".text\n"
+	".globl hostile_far32\n"
+	"hostile_far32:\n" /* rdi = number, rsi = 0: int 0x80, 1: sysenter, 2: syscall */
+	"	push %rbx\n"
+	"	push %rbp\n"
+	"	mov %rsp, hostile_rsp(%rip)\n"
+	"	mov %edi, %eax\n"
+	"	mov %esi, %edi\n"
+	"	lea hostile_stack32+4096(%rip), %rsp\n"
+	"	pushq $0x23\n"
+	"	lea 1f(%rip), %rcx\n"
+	"	push %rcx\n"
+	"	lretq\n"
+	"	.code32\n"
+	"1:	mov $0x2b, %ecx\n"
+	"	mov %ecx, %ds\n"
+	"	mov %ecx, %es\n"
+	"	xor %ebx, %ebx\n"
+	"	cmp $1, %edi\n"
+	"	je 2f\n"
+	"	cmp $2, %edi\n"
+	"	je 3f\n"
+	"	int $0x80\n"
+	"	jmp 4f\n"
+	"2:	mov %esp, %ebp\n"
+	"	sysenter\n"
+	"	jmp 4f\n"
+	"3:	syscall\n"
+	"4:	pushl $0x33\n"
+	"	pushl $5f\n"
+	"	lret\n"
+	"	.code64\n"
+	"5:	mov %eax, %eax\n"
+	"	mov %rax, kt_escaped(%rip)\n"
+	"	mov hostile_rsp(%rip), %rsp\n"
+	"	pop %rbp\n"
+	"	pop %rbx\n"
+	"	ret\n"
+	".bss\n"
+	".balign 16\n"
+	"hostile_rsp: .skip 16\n"
+	"hostile_stack32: .skip 4096\n"
+	".text\n");
+void hostile_far32(u64 nr, u64 how);
+
+KEEL_TEST("HOSTILE-004", hostile_far_return, "", "", 0)
+{
+	u64 nr = kt_option("nr", 20);
+
+	kt_armed();
+	hostile_far32(nr, kt_option("how", 0));
+	answered("32-bit code", nr);
+}
+
+KEEL_TEST("HOSTILE-005", hostile_x32, "", "", 0)
+{
+	u64 nr = kt_option("nr", 39) | 0x40000000;
+
+	kt_armed();
+	refused_or_fail(kt_probe_syscall(nr, WINDOW, 4096, 7, 0x32, 9), "x32 call", nr);
+}
+
+KEEL_TEST("HOSTILE-006", hostile_vsyscall, "", "", 0)
+{
+	u64 va = 0xffffffffff600000 + kt_option("nr", 0) * 0x400;
+
+	kt_armed();
+	if (!kt_probe_exec(va))
+		KT_FAIL("vsyscall %lx came back", va);
+}
+
+KEEL_TEST("HOSTILE-007", hostile_attack, "", "", 0)
+{
+	u64 i = kt_option("nr", 0);
+
+	REQUIRE(i < ATTACKS);
+	kt_armed();
+	kt_escaped = raw(attack[i].nr, attack[i].arg[0], attack[i].arg[1], attack[i].arg[2], attack[i].arg[3],
+			 attack[i].arg[4], attack[i].arg[5]);
+	answered("attack", i);
+}
+
+/* The host's own system call instructions, found by their bytes. */
+static u64 gadget(u64 n)
+{
+	for (u64 va = WINDOW; va < WINDOW + 0x100000; va++) {
+		if (!(va & 0xfff) && kt_probe_read(va))
+			break;
+		if (!((va + 1) & 0xfff) && kt_probe_read(va + 1))
+			break;
+		if (*(volatile u8 *)va == 0x0f && *(volatile u8 *)(va + 1) == 0x05 && !n--)
+			return va;
+	}
+	return 0;
+}
+
+KEEL_TEST("HOSTILE-008", hostile_gadgets, "", "", 0)
+{
+	u64 n = 0;
+
+	while (gadget(n))
+		n++;
+	kt_note("gadgets %lu", n);
+}
+
+void hostile_jump(u64 va, const u64 *regs);
+__asm__(".text\n"
+	".globl hostile_jump\n"
+	"hostile_jump:\n"
+	"	mov %rdi, %rcx\n"
+	"	mov %rsi, %r11\n"
+	"	mov 0(%r11), %rax\n"
+	"	mov 8(%r11), %rdi\n"
+	"	mov 24(%r11), %rdx\n"
+	"	mov 32(%r11), %r10\n"
+	"	mov 40(%r11), %r8\n"
+	"	mov 48(%r11), %r9\n"
+	"	mov 16(%r11), %rsi\n"
+	"	jmp *%rcx\n");
+
+KEEL_TEST("HOSTILE-009", hostile_gadget_jump, "", "", 0)
+{
+	static const u8 which[] = { 0, 11, 20, 24, 34, 63 }; /* of attack[] */
+	u64 va = gadget(kt_option("nr", 0)), k = kt_option("how", 0);
+	u64 r[7];
+
+	REQUIRE(va && k < sizeof(which));
+	r[0] = attack[which[k]].nr;
+	memcpy(r + 1, attack[which[k]].arg, sizeof(attack[0].arg));
+	kt_armed();
+	hostile_jump(va, r);
+	KT_FAIL("the jump came back");
+}
+
+/* From here on resources: the partition may end as it likes, the host may not. */
+KEEL_TEST("HOSTILE-010", hostile_table_bomb, "", "", 0)
+{
+	u64 ok = 0, va = 0x1000000000;
+
+	/* Permitted mappings, one page in every gigabyte, each touched: three tables each. */
+	for (u64 i = 0; i < 100000 && va < KEEL_VA_END; i++, va += 1ull << 30) {
+		u64 r = raw(9, va, 4096, 3, 0x8011, 3, 0);
+
+		if (r != va)
+			break;
+		ok++;
+	}
+	kt_note("%lu mappings", ok);
+	for (u64 k = 0; k < 200; k++)
+		raw(9, 0x200000000000 + k * (512ull << 21), 4096, 3, 0x8011, 3, 0);
+	OK(HC(KEEL_CALL_BASE_PING, 1));
+}
+
+KEEL_TEST("HOSTILE-011", hostile_vma_bomb, "", "", 0)
+{
+	u64 ok = 0;
+
+	for (u64 i = 0; i < 80000; i++) {
+		if (raw(9, KT_VA + i * 8192, 4096, 1 + (i & 2), 0x11, 3, (i % 512) * 4096) != KT_VA + i * 8192)
+			break;
+		ok++;
+	}
+	kt_note("%lu mappings", ok);
+	OK(HC(KEEL_CALL_BASE_PING, 1));
+	MAP(0x300000000000, KT_SCRATCH_GPA, 4096, 3); /* through the monitor, with the process full */
+	OK(HC(KEEL_CALL_BASE_PING, 2));
+}
+
+KEEL_TEST("HOSTILE-012", hostile_memory_all, "", "", 0)
+{
+	u64 ram = kt_ram_size();
+
+	/* All RAM touched and released, over and over. */
+	for (int k = 0; k < 3; k++) {
+		for (u64 g = KT_SCRATCH_GPA; g < ram; g += 4096)
+			*(volatile u64 *)kt_ram(g) = g;
+		for (u64 g = KT_SCRATCH_GPA; g < ram; g += 1 << 20)
+			HC(KEEL_CALL_MEMORY_RELEASE, g, 1 << 20);
+	}
+	OK(HC(KEEL_CALL_BASE_PING, 1));
+}
+
+KEEL_TEST("HOSTILE-013", hostile_event_flood, "", "", 0)
+{
+	u32 port = kt_alloc(0);
+
+	kt_events_on();
+	OK(HC(KEEL_CALL_EVENT_UNMASK, port));
+	kt_sti();
+	for (u64 i = 0; i < 200000; i++)
+		HC(KEEL_CALL_EVENT_SEND, port);
+	CHECK_EQ(kt_seen[KEEL_PORT_BIT(port)], 200000);
+	kt_bind(KEEL_SOURCE_TIMER, 1);
+	for (u64 i = 0; i < 50000; i++)
+		HC(KEEL_CALL_TIME_SET_TIMER, i & 1 ? 0 : KEEL_TIME_NEVER);
+	for (u64 i = 0; i < 200000; i++)
+		HC(KEEL_CALL_CONSOLE_KICK);
+	for (u64 i = 0; i < 20000; i++)
+		HC(KEEL_CALL_EVENT_DUMP, 0);
+	OK(HC(KEEL_CALL_BASE_PING, 1));
+}
+
+KEEL_TEST("HOSTILE-014", hostile_console_flood, "", "", 0)
+{
+	for (u64 i = 0; i < 60000; i++)
+		HC(KEEL_CALL_CONSOLE_WRITE, 32, 0x2e2e2e2e2e2e2e2e, 0x2e2e2e2e2e2e2e2e, 0x2e2e2e2e2e2e2e2e,
+		   0x0a2e2e2e2e2e2e2e);
+	OK(HC(KEEL_CALL_BASE_PING, 1));
+}
+
+KEEL_TEST("HOSTILE-015", hostile_ring_flood, "", "", 0)
+{
+	volatile struct keel_console_ring *ring = kt_ram(KT_SCRATCH_GPA);
+
+	for (u64 i = 0; i < 5000; i++) {
+		memset((void *)ring, 0, 4096);
+		if (HC(KEEL_CALL_CONSOLE_SETUP, KT_SCRATCH_GPA, 4096).status)
+			HC(KEEL_CALL_CONSOLE_SETUP, 0, 0);
+		for (u32 k = 0; k < 20; k++)
+			((volatile u32 *)ring)[kt_random_below(20)] = (u32)kt_random();
+		HC(KEEL_CALL_CONSOLE_KICK);
+	}
+	HC(KEEL_CALL_CONSOLE_SETUP, 0, 0);
+	OK(HC(KEEL_CALL_BASE_PING, 1));
+}
+
+/* What the host shares with the monitor is the guest's to write as well. */
+KEEL_TEST("HOSTILE-016", hostile_scribble, "", "", 0)
+{
+	volatile u32 *block = (volatile u32 *)kt_vcpu;
+	u64 words = kt_option("words", 1000);
+
+	kt_armed();
+	for (u64 i = 0; i < words; i++) {
+		u64 at = kt_random_below(0x8000 / 4);
+
+		if (at * 4 < 0x40) /* the gate's address stays, so that calls go on being made */
+			continue;
+		block[at] = kt_random_below(3) ? (u32)kt_random() : (u32)kt_random_below(4);
+		if (!kt_random_below(20)) {
+			HC(KEEL_CALL_BASE_PING, i);
+			HC(KEEL_CALL_CONSOLE_KICK);
+			raw(202, (u64)kt_vcpu + (kt_random_below(0x4000) & ~3ull), 1, 1, 0, 0, 0);
+			raw(1, 6, (u64)kt_vcpu, 8, 0, 0, 0);
+		}
+	}
+	for (volatile u8 *p = (volatile u8 *)kt_vcpu + 0x40; p < (volatile u8 *)kt_vcpu + 0x8000; p++)
+		*p = 0xff;
+	raw(1, 6, (u64)kt_vcpu, 8, 0, 0, 0);
+	HC(KEEL_CALL_BASE_PING, 1);
+}
+
+KEEL_TEST("HOSTILE-017", hostile_scribble_monitor, "", "", 0)
+{
+	volatile u8 *mon = (volatile u8 *)(WINDOW + 0x200400000);
+
+	kt_armed();
+	for (u64 i = 0; i < kt_option("words", 1000); i++) {
+		u64 at = kt_random_below(0x100000);
+
+		if (!kt_probe_write((u64)mon + at, (u8)kt_random()))
+			continue;
+	}
+	for (int i = 0; i < 100; i++) {
+		HC(KEEL_CALL_BASE_PING, i);
+		MAP(KT_VA, KT_SCRATCH_GPA, 65536, 3);
+		HC(KEEL_CALL_CONSOLE_KICK);
+	}
+}
+
+KEEL_TEST("HOSTILE-018", hostile_spin, "", "", 0)
+{
+	kt_armed();
+	for (;;)
+		__asm__ volatile("pause");
+}
+
+KEEL_TEST("HOSTILE-019", hostile_sleep, "", "", 0)
+{
+	kt_note("asleep");
+	for (;;)
+		HC(KEEL_CALL_VCPU_WAIT, KEEL_TIME_NEVER);
+}
+
+KEEL_TEST("HOSTILE-020", hostile_stack_gone, "", "", 0)
+{
+	/* No stack, no handlers, garbage in every register: a fault in the gate itself. */
+	kt_armed();
+	__asm__ volatile("mov $0x10, %%rsp\n\tcall *%%gs:8" : : "a"(KEEL_CALL_BASE_PING), "D"(1) : "memory");
+	KT_FAIL("a call without a stack came back");
+}

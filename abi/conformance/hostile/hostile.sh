@@ -1,0 +1,336 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# hostile.sh - the stage `hostile`, sourced by stages.sh: guests that mean harm,
+# and K looked at from outside. Knows keel and its ring3 backend: this is about
+# one host's walls, not about the ABI.
+
+# hostile_guest EXITS ID ARGS - run one; it must end with one of EXITS, let nothing through, say one line first.
+hostile_guest()
+{
+	want=$1 id=$2
+	shift 2
+	timeout -k 5 "${hostile_timeout:-60}" "$KEEL" run --core none ${hostile_flags:-} --cmdline "test=$id $*" \
+		"$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null
+	code=$?
+	case " $want " in
+	*" $code "*) ;;
+	*)
+		echo "$id $*: ended with $code, expected $want"
+		head -n 3 "$tmp/err"
+		return 1
+		;;
+	esac
+	if grep -a '^KT fail' "$tmp/out"; then
+		echo "$id $*: something got through"
+		return 1
+	fi
+	if [ "$code" = 125 ] && { ! head -n 1 "$tmp/err" | grep -q '^keel: crash: .' || [ "$(grep -c '^keel: crash: ' "$tmp/err")" != 1 ]; }; then
+		echo "$id $*: no clear line"
+		head -n 5 "$tmp/err"
+		return 1
+	fi
+	if grep -aE 'Sanitizer|runtime error|core dumped|Assertion' "$tmp/err"; then
+		return 1
+	fi
+}
+
+number()
+{
+	hostile_guest 0 "$1" >&2
+	sed -n "s/^KT note $2 //p" "$tmp/out"
+}
+
+every_number()
+{
+	id=$1 step=$2 nr=0 failed=0
+	while [ "$nr" -lt 475 ]; do
+		hostile_guest 125 "$id" "nr=$nr" || failed=1
+		nr=$((nr + step))
+	done
+	return "$failed"
+}
+
+far_return()
+{
+	failed=0
+	for how in 0 1 2; do
+		for nr in 1 3 4 5 11 20 90 120 125 162 192 240; do
+			hostile_guest 125 HOSTILE-004 "nr=$nr how=$how" || failed=1
+		done
+	done
+	return "$failed"
+}
+
+# Numbers no kernel has.
+odd_numbers()
+{
+	failed=0
+	for nr in 512 547 1023 4095 65535 1073741823 2147483648 4294967295 18446744073709551615; do
+		hostile_guest 125 HOSTILE-001 "nr=$nr" || failed=1
+		hostile_guest 125 HOSTILE-002 "nr=$nr" || failed=1
+	done
+	return "$failed"
+}
+
+x32_numbers()
+{
+	failed=0
+	for nr in 0 1 9 10 11 13 15 24 39 56 59 60 101 202 231 512 520 547; do
+		hostile_guest 125 HOSTILE-005 "nr=$nr" || failed=1
+	done
+	return "$failed"
+}
+
+vsyscalls()
+{
+	failed=0
+	for nr in 0 1 2 3; do
+		hostile_guest "0 125" HOSTILE-006 "nr=$nr" || failed=1
+	done
+	return "$failed"
+}
+
+attacks()
+{
+	count=$(number HOSTILE-000 attacks) i=0 failed=0
+	[ "${count:-0}" -gt 100 ] || return 1
+	while [ "$i" -lt "$count" ]; do
+		hostile_guest 125 HOSTILE-007 "nr=$i" || failed=1
+		i=$((i + 1))
+	done
+	return "$failed"
+}
+
+gadgets()
+{
+	count=$(number HOSTILE-008 gadgets) i=0 failed=0
+	[ "${count:-0}" -gt 5 ] || { echo "${count:-0} system call instructions found"; return 1; }
+	while [ "$i" -lt "$count" ]; do
+		for how in 0 1 2 3 4 5; do
+			hostile_guest 125 HOSTILE-009 "nr=$i how=$how" || failed=1
+		done
+		i=$((i + 1))
+	done
+	return "$failed"
+}
+
+scribbles()
+{
+	seed=1 failed=0
+	while [ "$seed" -le "$1" ]; do
+		hostile_flags="--timeout 5"
+		hostile_guest "0 124 125" HOSTILE-016 "seed=$seed words=$((seed * 37 % 3000 + 20))" || failed=1
+		hostile_guest "0 124 125" HOSTILE-017 "seed=$seed words=$((seed * 91 % 20000 + 20))" || failed=1
+		hostile_flags=
+		seed=$((seed + 1))
+	done
+	return "$failed"
+}
+
+spin_is_ended()
+{
+	hostile_flags="--timeout 1"
+	hostile_guest 124 HOSTILE-018
+	status=$?
+	hostile_flags=
+	return "$status"
+}
+
+# Bytes that are resident for the host at most, while ID runs.
+host_memory()
+{
+	limit=$1
+	shift
+	"$KEEL" run --core none --cmdline "test=$*" "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	pid=$!
+	peak=0
+	while kill -0 "$pid" 2>/dev/null; do
+		now=$(sed -n 's/^RssAnon:[^0-9]*\([0-9]*\) kB/\1/p' "/proc/$pid/status" 2>/dev/null)
+		[ "${now:-0}" -le "$peak" ] || peak=$now
+		sleep 0.05
+	done
+	wait "$pid"
+	code=$?
+	echo "ended with $code, host memory of its own at most $peak kB"
+	[ "$code" = 0 ] && [ "$peak" -le "$limit" ]
+}
+
+# Everything below PID, itself left out.
+below()
+{
+	for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do
+		echo "$child"
+		below "$child"
+	done
+}
+
+# K from outside, while it sleeps.
+outside()
+{
+	failed=0
+	"$KEEL" run --core none --cmdline test=HOSTILE-019 "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	pid=$!
+	tries=0
+	while ! grep -q asleep "$tmp/out"; do
+		tries=$((tries + 1))
+		[ "$tries" -lt 100 ] || { echo "the guest does not get to sleep"; kill -9 "$pid"; return 1; }
+		sleep 0.1
+	done
+	# K is the process with the gate's address in its map.
+	k=
+	for p in $(below "$pid"); do
+		grep -q '^7f0100000000-' "/proc/$p/maps" 2>/dev/null && k=$p
+	done
+	if [ -z "$k" ]; then
+		echo "no process below $pid looks like K"
+		kill -9 "$pid"
+		return 1
+	fi
+	# need NAME PATTERN: a line of its status.
+	need()
+	{
+		grep -qE "^$1:[[:space:]]*$2\$" "/proc/$k/status" || {
+			echo "$1 is not $2: $(grep "^$1:" "/proc/$k/status")"
+			failed=1
+		}
+	}
+	need Seccomp 2
+	need NoNewPrivs 1
+	need CapEff 0+
+	need CapPrm 0+
+	need CapBnd '[0-9a-f]+'
+	need Threads 1
+	# Its own PID namespace: the last of its numbers there is not the one outside.
+	if [ "$(readlink "/proc/$k/ns/pid")" = "$(readlink "/proc/$pid/ns/pid")" ] && ! grep -q 'namespace' "$tmp/err"; then
+		echo "K shares the host's PID namespace"
+		failed=1
+	fi
+	for ns in mnt net ipc uts user; do
+		[ "$(readlink "/proc/$k/ns/$ns")" != "$(readlink "/proc/$pid/ns/$ns")" ] || {
+			echo "K shares the host's $ns namespace"
+			[ "${KEEL_HOSTILE_WEAK:-0}" = 1 ] || failed=1
+		}
+	done
+	# Descriptors: RAM, the ABI pages and the doorbell, and nothing else.
+	fds=$(ls "/proc/$k/fd" | sort -n | paste -sd' ' -)
+	[ "$fds" = "3 4 6" ] || {
+		echo "descriptors of K are $fds, not 3 4 6"
+		ls -l "/proc/$k/fd"
+		failed=1
+	}
+	# Mappings: memfds only; no heap, stack, vdso, library or file of the host.
+	if awk '{ sub(/.*[0-9]+ +/, "", $0) } 1' "/proc/$k/maps" | grep -vE '^(/memfd:keel[^ ]*( \(deleted\))?)?$' | grep -vF '[vsyscall]'; then
+		echo "K maps something of the host"
+		failed=1
+	fi
+	if grep -E '\[(heap|stack|vdso|vvar)\]' "/proc/$k/maps"; then
+		failed=1
+	fi
+	if [ -n "$(ls -A "/proc/$k/root" 2>/dev/null)" ]; then
+		echo "K's root directory is not empty: $(find "/proc/$k/root" -maxdepth 1 | head -n 5 | paste -sd' ' -)"
+		failed=1
+	fi
+	if tr '\0' '\n' <"/proc/$k/environ" 2>/dev/null | grep .; then
+		echo "K has the host's environment"
+		failed=1
+	fi
+	kill -TERM "$pid"
+	wait "$pid"
+	sleep 0.2
+	if [ -d "/proc/$k" ]; then
+		echo "K outlives the host"
+		failed=1
+	fi
+	return "$failed"
+}
+
+# The host killed: K goes with it.
+host_killed()
+{
+	"$KEEL" run --core none --cmdline test=HOSTILE-019 "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	pid=$!
+	sleep 0.5
+	left=$(below "$pid")
+	kill -KILL "$pid"
+	wait "$pid" 2>/dev/null
+	sleep 0.5
+	for p in $left; do
+		if [ -d "/proc/$p" ]; then
+			echo "process $p outlives the host that was killed"
+			return 1
+		fi
+	done
+}
+
+litter()
+{
+	find /tmp /dev/shm /run -maxdepth 1 -name '*keel*' ! -name 'keel-conform*' 2>/dev/null | sort
+	find /sys/fs/cgroup -maxdepth 3 -name '*keel*' 2>/dev/null | sort
+}
+
+# Many ends of every kind leave nothing behind.
+leaks()
+{
+	litter >"$tmp/before"
+	i=0 failed=0
+	while [ "$i" -lt "$rounds" ]; do
+		case $((i % 5)) in
+		0) hostile_guest 125 HOSTILE-001 nr=39 ;;
+		1) hostile_guest 125 HOSTILE-002 nr=20 ;;
+		2) hostile_guest 0 HOSTILE-000 ;;
+		3) hostile_guest "0 125" HOSTILE-020 ;;
+		4) hostile_guest "0 125" HOSTILE-016 "seed=$i words=100" ;;
+		esac || failed=1
+		i=$((i + 1))
+	done
+	litter >"$tmp/after"
+	diff "$tmp/before" "$tmp/after" || failed=1
+	left=$(below $$ | while read -r p; do
+		tr '\0' ' ' <"/proc/$p/cmdline" 2>/dev/null | grep -a "$KEEL run"
+	done)
+	[ -z "$left" ] || { echo "left behind: $left"; failed=1; }
+	return "$failed"
+}
+
+hostile()
+{
+	step=8
+	[ "$rounds" -lt 1000 ] || step=1
+	echo "KTAP version 1"
+	echo "1..20"
+	gate "K from outside: sealed, alone, with three descriptors" outside
+	gate "K ends when its host is killed" host_killed
+	gate "every number by syscall ends the partition" every_number HOSTILE-001 1
+	gate "numbers by int 0x80 end it" every_number HOSTILE-002 "$step"
+	gate "numbers no kernel has end it" odd_numbers
+	gate "sysenter ends it or is #UD" sysenters
+	gate "32-bit code by far return ends it" far_return
+	gate "x32 numbers end it" x32_numbers
+	gate "vsyscall is a fault or ends it" vsyscalls
+	gate "permitted calls with other arguments, and the classics, end it" attacks
+	gate "so do jumps to the host's own system call instructions" gadgets
+	gate "a call without a stack" hostile_guest "0 125" HOSTILE-020
+	gate "page-table bomb" hostile_guest "0 125" HOSTILE-010
+	gate "mapping bomb" hostile_guest "0 125" HOSTILE-011
+	gate "all memory, released and touched again" host_memory 20000 HOSTILE-012
+	gate "event flood: the host's memory stays flat" host_memory 20000 HOSTILE-013
+	gate "console flood: the host's memory stays flat" host_memory 20000 HOSTILE-014
+	gate "console ring flood" hostile_guest 0 HOSTILE-015
+	gate "garbage in what the monitor shares with the host" scribbles "$((rounds / 5))"
+	gate "a guest that spins ends in time, and nothing is left after $rounds runs" spins_and_leaks
+}
+
+sysenters()
+{
+	failed=0
+	for nr in 1 4 11 20 120 125; do
+		hostile_guest "0 125" HOSTILE-003 "nr=$nr" || failed=1
+	done
+	return "$failed"
+}
+
+spins_and_leaks()
+{
+	spin_is_ended && leaks
+}
