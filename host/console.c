@@ -469,7 +469,7 @@ static void input_byte(struct console *c, uint8_t b)
 static void print_help(void)
 {
 	static const char help[] = "\nkeel: Ctrl-A x       end the guest\n"
-				   "keel: Ctrl-A d       raise the dump event and print registers\n"
+				   "keel: Ctrl-A d       raise the guest's dump event\n"
 				   "keel: Ctrl-A Ctrl-A  send Ctrl-A\n"
 				   "keel: Ctrl-A h       this help\n";
 

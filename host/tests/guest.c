@@ -182,7 +182,41 @@ static int do_badring(const char *arg)
 	return r.status ? 3 : 0;
 }
 
-/* Restarts as long as there are fewer wall-clock seconds than the argument's. */
+/* Prints the terminal's size whenever it changes. */
+static int do_size(const char *arg)
+{
+	unsigned int rows = ~0u, cols = ~0u;
+
+	(void)arg;
+	if (keel_console_setup(keel_gpa_of(&ring), KEEL_CONSOLE_RING_SIZE).status)
+		return 2;
+	for (;;) {
+		unsigned int r = *(volatile keel_u16 *)&ring.rows, c = *(volatile keel_u16 *)&ring.cols;
+
+		if (r != rows || c != cols)
+			keel_printf("size %ux%u\n", r, c);
+		rows = r;
+		cols = c;
+		keel_vcpu_wait(keel_time() + 10000000);
+	}
+	return 0;
+}
+
+/* Sees the dump event. */
+static void on_dump(struct keel_frame *frame)
+{
+	keel_printf("dump class %u\n", frame->class_);
+	keel_exit(9);
+}
+
+static int do_dump(const char *arg)
+{
+	if (keel_entry_install(KEEL_CLASS_DUMP, on_dump, NULL))
+		return 2;
+	return do_idle(arg);
+}
+
+/* Restarts for ever. */
 static int do_restart(const char *arg)
 {
 	(void)arg;
@@ -211,6 +245,7 @@ static const struct {
 	{ "spin", do_spin },	   { "idle", do_idle },		  { "flood", do_flood },
 	{ "lines", do_lines },	   { "ringflood", do_ringflood }, { "echo", do_echo },
 	{ "badring", do_badring }, { "restart", do_restart },	  { "big", do_big },
+	{ "size", do_size },	   { "dump", do_dump },
 };
 
 int keel_main(const struct keel_start *start)

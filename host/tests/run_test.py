@@ -4,12 +4,14 @@
 
 usage: run_test.py KEEL GUEST [TEST...]
 """
+import fcntl
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -419,7 +421,6 @@ class Terminal:
             os.dup2(self.slave, 0)
             os.dup2(self.slave, 1)
             os.dup2(self.slave, 2)
-            import fcntl
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
             os.execv(KEEL, command(mode, *options))
         self.text = b""
@@ -493,6 +494,31 @@ def terminal_restored():
     expect(t.end() == 125, "a crash")
     t = Terminal("idle", "--timeout", "1")
     expect(t.end() == 124, "a timeout")
+
+
+@test
+def terminal_dump():
+    t = Terminal("dump")
+    t.wait_for(b"idle")
+    t.type(b"\001d")
+    t.wait_for(b"dump class 2")
+    expect(t.end() == 9, "exit status")
+    t = Terminal("idle")  # without an entry for it nothing happens to the guest
+    t.wait_for(b"idle")
+    t.type(b"\001d")
+    time.sleep(0.2)
+    t.type(b"\001x")
+    expect(t.end() == 0, "exit status")
+
+
+@test
+def terminal_size():
+    t = Terminal("size")
+    t.wait_for(b"size 0x0")
+    fcntl.ioctl(t.slave, termios.TIOCSWINSZ, struct.pack("HHHH", 33, 77, 0, 0))
+    t.wait_for(b"size 33x77")
+    t.type(b"\001x")
+    expect(t.end() == 0, "exit status")
 
 
 @test
