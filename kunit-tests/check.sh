@@ -195,7 +195,7 @@ check_checkpatch() {
 SCALE=${SCALE:-200}
 programs() {
 	echo "guests hello traps pages clock shell:tour"
-	echo "program conformance 700 keel-conform --adapter /bin/keel-adapter --rounds-scale $SCALE"
+	echo "program conformance 700 keel-conform --adapter /bin/adapter --rounds-scale $SCALE"
 }
 
 check_test_modules() {
@@ -217,7 +217,7 @@ check_test_modules() {
 	} >"$job"
 	$host/boot.sh "$vmlinuz" "$job" "$log" 1000 "$dir/kunit/kunit.ko" "$dir"/keel_*.ko "$out/keel" \
 		"$out/samples=/samples" "$out/keel-conform" "$out/conformance=/bin/conformance" \
-		abi/conformance/adapters/keel=/bin/keel-adapter >"$work/said" 2>&1
+		abi/conformance/adapters/keel=/bin/keel-adapter "$host/adapter=/bin/adapter" >"$work/said" 2>&1
 	booted=$?
 	sed 's/^/# /' "$work/said"
 	awk -v "job=$job" -f $host/verdict.awk "$log"
