@@ -211,7 +211,12 @@ static void sample_copies_the_page(struct kunit *test)
 	page.seq = 0xfffffffe;
 	KUNIT_EXPECT_TRUE(test, keel_clock_sample(keel_share(&page), &s));
 	page.flags = 0;
+	page.wall_ns = 44;
+	page.disruption = 55;
 	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
+	/* These two hold on a page that cannot convert the TSC as well. */
+	KUNIT_EXPECT_EQ(test, s.wall_ns, 44ull);
+	KUNIT_EXPECT_EQ(test, s.disruption, 55ull);
 	page.flags = ~KEEL_CLOCK_VALID;
 	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
 }
@@ -220,11 +225,13 @@ static void sample_copies_the_page(struct kunit *test)
 static void sample_gives_up_on_a_stuck_page(struct kunit *test)
 {
 	struct keel_clock page = { .seq = 1, .flags = KEEL_CLOCK_VALID };
+	u64 begun = ktime_get_ns();
 	struct keel_clock_sample s;
 
 	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
 	page.seq = 0xffffffff;
 	KUNIT_EXPECT_FALSE(test, keel_clock_sample(keel_share(&page), &s));
+	KUNIT_EXPECT_LT(test, ktime_get_ns() - begun, (u64)NSEC_PER_SEC);
 }
 
 /* Keeps all fields a function of one number, and updates them as the host does. */
