@@ -197,6 +197,19 @@ mret mon_time_set_timer(struct mvcpu *v, const uint64_t *a)
 	return MRET(KEEL_OK, 0);
 }
 
+/*
+ * When the backend's clock will be where it is needed for the guest's clock to show
+ * `deadline`, which is ahead of `now`. The clock page may run behind the backend's
+ * clock while that one is slewed; a deadline it has passed would end every wait at
+ * once, over and over.
+ */
+static uint64_t backend_time(struct mvcpu *v, uint64_t deadline, uint64_t now)
+{
+	uint64_t backend = mb_now(v);
+
+	return backend < deadline ? deadline : backend + (deadline - now);
+}
+
 /**
  * mon_timer_fired - the backend's timer went off, perhaps early or for nothing
  * @v: the vCPU, on its own thread
@@ -207,11 +220,13 @@ mret mon_time_set_timer(struct mvcpu *v, const uint64_t *a)
 void mon_timer_fired(struct mvcpu *v)
 {
 	uint32_t port = v->mon->source_port[KEEL_SOURCE_TIMER];
+	uint64_t now;
 
 	if (v->timer_deadline == KEEL_TIME_NEVER || !port)
 		return;
-	if (mon_now(v) < v->timer_deadline && !KEEL_BUG(21)) {
-		mb_timer(v, v->timer_deadline);
+	now = mon_now(v);
+	if (now < v->timer_deadline && !KEEL_BUG(21)) {
+		mb_timer(v, backend_time(v, v->timer_deadline, now));
 		return;
 	}
 	v->timer_deadline = KEEL_TIME_NEVER;
@@ -222,7 +237,10 @@ void mon_timer_fired(struct mvcpu *v)
 
 mret mon_vcpu_wait(struct mvcpu *v, const uint64_t *a)
 {
+	bool early = false;
+
 	for (;;) {
+		uint64_t now = 0;
 		uint32_t seq = __atomic_load_n(&v->kick_seq, __ATOMIC_ACQUIRE);
 
 		if (__atomic_load_n(&v->page->pending, __ATOMIC_ACQUIRE)) {
@@ -233,9 +251,12 @@ mret mon_vcpu_wait(struct mvcpu *v, const uint64_t *a)
 			v->attn |= ATTN_LOOK;
 			return MRET(KEEL_OK, 0);
 		}
-		if (a[0] != KEEL_TIME_NEVER && mon_now(v) >= a[0])
-			return MERR(KEEL_E_TIMEDOUT, 0);
-		mb_wait(v, seq, a[0]);
+		if (a[0] != KEEL_TIME_NEVER) {
+			now = mon_now(v);
+			if (now >= a[0])
+				return MERR(KEEL_E_TIMEDOUT, 0);
+		}
+		early = !mb_wait(v, seq, early ? backend_time(v, a[0], now) : a[0]);
 	}
 }
 

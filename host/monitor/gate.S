@@ -11,7 +11,8 @@
  * attn and, when it hit [gate_check, gate_ret_end) or [mon_resume_load,
  * mon_resume_end), moves RIP back to gate_check or mon_resume. Both are safe
  * to run again from any instruction of their range: the first has no side
- * effect, the second reloads everything from `cur`.
+ * effect, the second reloads everything from `cur`. Flags are cleared on the
+ * way to mon_resume, for at the end of its range they are the guest's.
  */
 #include <keel/vcpu.h>
 #include "monitor.h"

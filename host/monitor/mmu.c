@@ -311,8 +311,14 @@ static mret harvest_flags(struct mvcpu *v, enum mon_call call, const uint64_t *a
 	int64_t status = KEEL_OK;
 
 	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
-		uint64_t done = as_flags(m, &m->as0, va, n, set, clear);
+		uint64_t done;
 
+		/* Nothing to clear there: large leaves stay whole (KEEL-HARVEST-09). */
+		if (!set && !(pte & PTE_TRACK)) {
+			va += n * KEEL_PAGE_SIZE;
+			continue;
+		}
+		done = as_flags(m, &m->as0, va, n, set, clear);
 		pend_reprotect(&p, va, done);
 		va += done * KEEL_PAGE_SIZE;
 		if (done < n) {

@@ -145,7 +145,6 @@ struct mvcpu {
 	union {
 		struct keel_mmu_record mmu[MON_BATCH];
 		struct keel_event_record event[KEEL_EVENT_BATCH_MAX];
-		struct keel_multicall multi[MON_BATCH];
 		uint8_t bytes[4096];
 	} copy; /* where batches are copied to, once */
 };

@@ -229,6 +229,9 @@ void k_seal(struct keel_vcpu *page)
 		err = limit(limits[i].what, limits[i].value);
 	if (!err)
 		err = limit(RLIMIT_AS, c->address_space);
+	/* A core pattern that names a program heeds no limit: a dying guest shall not feed its RAM to it. */
+	if (!err)
+		err = sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0);
 	if (!err)
 		err = sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	if (err)
@@ -328,10 +331,13 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 		if (!monitor)
 			break;
 		v->attn |= ATTN_LOOK;
-		if (in(s->ip, gate_check, gate_ret_end))
+		if (in(s->ip, gate_check, gate_ret_end)) {
 			s->ip = (uint64_t)gate_check;
-		else if (in(s->ip, mon_resume_load, mon_resume_end))
+		} else if (in(s->ip, mon_resume_load, mon_resume_end)) {
 			s->ip = (uint64_t)mon_resume;
+			/* The guest's flags may be loaded already; the monitor's code wants DF and AC clear. */
+			s->flags = 2;
+		}
 		return 0;
 	case SIGSYS:
 		fatal(v, MON_FATAL_SYSCALL, si->_sifields._sigsys._syscall, si->_sifields._sigsys._arch, s);
@@ -416,9 +422,15 @@ void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t
 
 void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages)
 {
-	/* Splitting a mapping can need one more than there may be. */
-	if (sys2(__NR_munmap, va, pages * KEEL_PAGE_SIZE))
+	long r = sys2(__NR_munmap, va, pages * KEEL_PAGE_SIZE);
+
+	/* Splitting a mapping can need one more than there may be. evict() does not see what the tree has no more. */
+	if (r) {
 		evict(v);
+		r = sys2(__NR_munmap, va, pages * KEEL_PAGE_SIZE);
+	}
+	if (r)
+		exhausted(v, r);
 }
 
 void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot)
@@ -455,10 +467,17 @@ static void to_timespec(uint64_t ns, uint64_t *ts)
 
 uint64_t mb_now(struct mvcpu *v)
 {
-	volatile uint64_t *ts = &v->backend[K_SLOT_TIMESPEC];
+	volatile uint64_t *ts = &v->backend[K_SLOT_NOW];
+	uint32_t seq;
+	uint64_t ns;
 
-	sys2(__NR_clock_gettime, 1 /* CLOCK_MONOTONIC */, (uint64_t)ts);
-	return ts[0] * NSEC_PER_SEC + ts[1];
+	/* A signal in between may have asked too, and left its answer in the same place. */
+	do {
+		seq = __atomic_load_n(&v->kick_seq, __ATOMIC_RELAXED);
+		sys2(__NR_clock_gettime, 1 /* CLOCK_MONOTONIC */, (uint64_t)ts);
+		ns = ts[0] * NSEC_PER_SEC + ts[1];
+	} while (__atomic_load_n(&v->kick_seq, __ATOMIC_RELAXED) != seq);
+	return ns;
 }
 
 void mb_timer(struct mvcpu *v, uint64_t deadline)
@@ -473,7 +492,7 @@ void mb_timer(struct mvcpu *v, uint64_t deadline)
 
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 {
-	uint64_t *ts = &v->backend[K_SLOT_TIMESPEC];
+	uint64_t *ts = &v->backend[K_SLOT_DEADLINE];
 
 	to_timespec(deadline, ts);
 	return sys6(__NR_futex, (uint64_t)&v->kick_seq, FUTEX_WAIT_BITSET, seq,

@@ -47,12 +47,12 @@ struct k_config {
 
 /* mvcpu.backend[]: the only addresses the filter lets system calls point at. */
 enum {
-	K_SLOT_TIMESPEC = 0,  /* 2 words: clock_gettime, futex timeout */
+	K_SLOT_NOW = 0,	      /* 2 words: clock_gettime */
 	K_SLOT_ITIMER = 2,    /* 4 words: timer_settime */
 	K_SLOT_ONE = 6,	      /* 1 word: what the doorbell writes */
 	K_SLOT_TIMER = 7,     /* timer id */
-	K_SLOT_XFEATURES = 8, /* unused by the host */
-	K_SLOT_FSGSBASE = 9,  /* rdgsbase may be used */
+	K_SLOT_DEADLINE = 8,  /* 2 words: futex timeout */
+	K_SLOT_FSGSBASE = 10, /* rdgsbase may be used */
 };
 
 /* MON_REMOTE_READY arg1: where start-up failed. */
