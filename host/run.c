@@ -363,6 +363,7 @@ static int set_up(struct run *r, struct error *e)
 
 	signal(SIGPIPE, SIG_IGN); /* a closed stdout is console.c's to notice */
 	signal(SIGXFSZ, SIG_IGN); /* a too long core is an error, not our end */
+	signal(SIGCHLD, SIG_DFL); /* who ignores it cannot wait for its children */
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGINT);
 	sigaddset(&mask, SIGTERM);

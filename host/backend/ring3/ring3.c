@@ -34,6 +34,9 @@
 #ifndef P_PIDFD
 #define P_PIDFD 3
 #endif
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
 
 /* K's program, linked by ring3.mk. */
 extern const char ring3_k_image[], ring3_k_image_end[];
@@ -84,6 +87,13 @@ static void set_state(struct ring3 *b, uint32_t state)
 {
 	__atomic_store_n(&b->state, state, __ATOMIC_SEQ_CST);
 	futex(&b->state, FUTEX_WAKE, INT32_MAX, NULL);
+}
+
+/* Copy from K's memory, once: the compiler may not go back to where K can change it. */
+static void fetch(void *dst, const void *src, size_t n)
+{
+	memcpy(dst, src, n);
+	__asm__ volatile("" : : "r"(dst) : "memory");
 }
 
 /* Building K's memory */
@@ -191,11 +201,13 @@ static void report_fatal(struct ring3 *b)
 	static const char *const names[] = { "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "?",
 					     "#TS", "#NP", "#SS", "#GP", "#PF", "?",   "#MF", "#AC", "#MC", "#XM" };
 	struct outcome o = { .kind = OUTCOME_CRASH };
-	struct mon_fatal f = vcpu0(b)->fatal;
-	const char *vec = f.regs.vector < sizeof(names) / sizeof(names[0]) ? names[f.regs.vector] : "?";
+	struct mon_fatal f;
+	const char *vec;
 	char *why = o.crash.reason;
 	const size_t n = sizeof(o.crash.reason);
 
+	fetch(&f, &vcpu0(b)->fatal, sizeof(f));
+	vec = f.regs.vector < sizeof(names) / sizeof(names[0]) ? names[f.regs.vector] : "?";
 	b->fatal = f;
 	o.crash.regs = f.regs;
 	o.crash.have_regs = true;
@@ -228,11 +240,12 @@ static void report_fatal(struct ring3 *b)
 /* Serve one call and answer it; false when it is never answered, because the partition ended with it. */
 static bool serve(struct ring3 *b, struct mon_remote *r)
 {
-	uint32_t id = r->id;
 	uint64_t arg[5], value = 0;
 	int64_t status;
+	uint32_t id;
 
-	memcpy(arg, r->word, sizeof(arg));
+	fetch(&id, &r->id, sizeof(id));
+	fetch(arg, r->word, sizeof(arg));
 	b->remote_calls++;
 	switch (id) {
 	case MON_REMOTE_READY:
@@ -269,6 +282,7 @@ static void *server(void *arg)
 	const bool yield = one_core();
 	const unsigned int rounds = yield ? YIELD_ROUNDS : SPIN_ROUNDS;
 	unsigned int spun = rounds; /* nothing to expect before the first call */
+	uint32_t turn;
 
 	while (!__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST)) {
 		if (__atomic_load_n(&r->turn, __ATOMIC_ACQUIRE) == 1) {
@@ -291,9 +305,11 @@ static void *server(void *arg)
 			continue;
 		}
 		__atomic_store_n(&r->host_asleep, 1, __ATOMIC_SEQ_CST);
-		if (!__atomic_load_n(&r->turn, __ATOMIC_SEQ_CST) && !__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST)) {
+		/* Whatever else the guest made of it is no call either, and nothing to stay awake for. */
+		turn = __atomic_load_n(&r->turn, __ATOMIC_SEQ_CST);
+		if (turn != 1 && !__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST)) {
 			b->sleeps++;
-			futex(&r->turn, FUTEX_WAIT, 0, NULL);
+			futex(&r->turn, FUTEX_WAIT, turn, NULL);
 		}
 		__atomic_store_n(&r->host_asleep, 0, __ATOMIC_SEQ_CST);
 	}
@@ -368,7 +384,8 @@ static void look(struct ring3 *b)
 	    WIFSTOPPED(status) && !ptrace(PTRACE_GETREGS, b->k.pid, NULL, &r)) {
 		f->rip = r.rip;
 		f->rsp = r.rsp;
-		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) | (keel_shared_load8(&b->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0);
+		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) |
+			    (keel_shared_load8(&b->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0);
 		f->rax = r.rax;
 		f->rbx = r.rbx;
 		f->rcx = r.rcx;
@@ -397,7 +414,8 @@ static void ring3_stop(struct partition *p)
 	if (b->k.pid > 0) {
 		if (p->outcome.kind == OUTCOME_TIMEOUT || p->outcome.kind == OUTCOME_STOPPED)
 			look(b);
-		kill(b->k.pid, SIGKILL);
+		/* Not by number: look() may have waited for its death already. */
+		syscall(SYS_pidfd_send_signal, b->k.pidfd, SIGKILL, NULL, 0);
 		if (b->reaping)
 			pthread_join(b->reaper, NULL);
 		b->reaping = false;
@@ -437,8 +455,11 @@ static void ring3_destroy(struct partition *p)
 static int k_program(void)
 {
 	const size_t len = (size_t)(ring3_k_image_end - ring3_k_image);
-	int fd = memfd_create("keel-guest", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	/* Linux before 6.3 does not know MFD_EXEC; later ones may make files without it not executable. */
+	int fd = memfd_create("keel-guest", MFD_CLOEXEC | MFD_EXEC);
 
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("keel-guest", MFD_CLOEXEC);
 	if (fd < 0)
 		return -errno;
 	if (write(fd, ring3_k_image, len) != (ssize_t)len) {

@@ -156,6 +156,7 @@ static bool enter_cgroup(struct spawned *s, uint64_t memory)
 			remove_stale(s->cgroup);
 			n = strlen(s->cgroup);
 			snprintf(s->cgroup + n, sizeof(s->cgroup) - n, "/keel.%d", (int)s->pid);
+			rmdir(s->cgroup); /* of a dead one that had our number */
 			if (mkdir(s->cgroup, 0700))
 				continue;
 			snprintf(value, sizeof(value), "%llu", (unsigned long long)memory);
@@ -240,6 +241,7 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 	uint64_t token;
 	sigset_t set;
 
+	setsid(); /* the keys of our terminal are not for the guest */
 	errno = 0;
 	if (read(go, &token, sizeof(token)) != sizeof(token))
 		child_fail(r, "waiting to be let go");
