@@ -89,7 +89,7 @@ static __attribute__((noinline, cold)) mret call_checked(struct mvcpu *v, unsign
 		return MERR(m->frozen ? KEEL_E_NOTSUP : KEEL_E_STATE, 0);
 	if (c->flags & KEEL_CF_NODUMP && v->illegal & KEEL_CF_NODUMP)
 		return MERR(KEEL_E_CONTEXT, 0);
-	for (unsigned int i = c->nargs; i < 5; i++)
+	for (int i = c->nargs; i < 5; i++)
 		if (arg[i] && !KEEL_BUG(3))
 			return MERR(KEEL_E_INVAL, KEEL_AT_ARG(i + 1));
 	return c->handler(v, arg);

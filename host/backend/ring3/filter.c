@@ -84,6 +84,11 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		  { SHARED_VCPU(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0),
 		    IS(5, FUTEX_BITSET_MATCH_ANY) } },
 		{ SCMP_SYS(futex), 6, { SHARED_VCPU(0), IS(1, FUTEX_WAKE), IS(2, 1), IS(3, 0), IS(4, 0), IS(5, 0) } },
+		/* How a wait with a deadline goes on after SIGSTOP and SIGCONT: with the registers of the futex call. */
+		{ SCMP_SYS(restart_syscall),
+		  5,
+		  { SHARED_VCPU(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0),
+		    IS(5, FUTEX_BITSET_MATCH_ANY) } },
 		{ SCMP_SYS(sched_yield), 0, { IS(0, 0) } },
 		{ SCMP_SYS(timer_settime), 4, { IS(0, 0), IS(1, TIMER_ABSTIME), SHARED_VCPU(2), IS(3, 0) } },
 		{ SCMP_SYS(clock_gettime), 2, { IS(0, CLOCK_MONOTONIC), SHARED_VCPU(1) } },

@@ -521,7 +521,8 @@ mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 	for (uint32_t i = 0; i < c->spin; i++) {
 		if (!__atomic_load_n(&r->turn, __ATOMIC_ACQUIRE))
 			return MRET((int64_t)r->word[0], r->word[1]);
-		if (c->yield)
+		/* The host's thread may be waiting for this very processor. */
+		if (c->yield || i % K_SPIN_YIELD == K_SPIN_YIELD - 1)
 			sys0(__NR_sched_yield);
 		else
 			__asm__ volatile("pause");

@@ -27,6 +27,13 @@
 #define K_TASK_END 0x7ffffffff000
 #define K_VCPUS_MAX 16
 
+/*
+ * Spinning for the other side of a remote call: one round in so many is a sched_yield
+ * (about 50 us). Where the scheduler has put both on one processor, neither gets on
+ * without it until its time slice is used up.
+ */
+#define K_SPIN_YIELD 2048
+
 #define K_FD_RAM 3
 #define K_FD_ABI 4
 #define K_FD_MON 5 /* closed before sealing */

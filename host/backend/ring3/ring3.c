@@ -298,7 +298,8 @@ static void *server(void *arg)
 			continue;
 		}
 		if (spun++ < rounds) {
-			if (yield)
+			/* The guest may be waiting for this very processor. */
+			if (yield || spun % K_SPIN_YIELD == 0)
 				sched_yield();
 			else
 				__builtin_ia32_pause();
