@@ -71,7 +71,7 @@ KEEL_TEST("INIT-004", init_vectors_zero, "KEEL-INIT-03", "", KT_EARLY)
 	}
 }
 
-KEEL_TEST("INIT-005", init_vcpu_page, "KEEL-INIT-04 KEEL-INIT-02 KEEL-TYPE-03", "", KT_EARLY)
+KEEL_TEST("INIT-005", init_vcpu_page, "KEEL-INIT-04 KEEL-INIT-02 KEEL-TYPE-03 KEEL-TYPE-08", "", KT_EARLY)
 {
 	const volatile u64 *w = (const volatile u64 *)kt_vcpu;
 

@@ -640,7 +640,7 @@ static void end_of_stack(struct keel_frame *f)
 	kt_finish();
 }
 
-KEEL_TEST("MMU-035", mmu_own_stack, "KEEL-MMU-30 KEEL-TRAP-05 KEEL-CALL-14", "neg", 0)
+KEEL_TEST("MMU-035", mmu_own_stack, "KEEL-MMU-30 KEEL-TRAP-05 KEEL-CALL-14 KEEL-CALL-23", "neg", 0)
 {
 	static u8 other[8192] __attribute__((aligned(16)));
 
