@@ -70,7 +70,7 @@ check-mutants: all
 	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants EXTRA=-DKEEL_BUGS $(O)/mutants/keel >&2
 	$(Q)sh $(CONF)/stages.sh mutants $(O)
 
-CHECK_SECONDS_hostile := 300
+CHECK_SECONDS_hostile := 600
 check-hostile: all
 	$(Q)sh $(CONF)/stages.sh hostile $(O) 50
 

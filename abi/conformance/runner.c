@@ -71,6 +71,7 @@ struct job {
 	char dir[64];
 };
 
+static struct job job[JOBS_MAX];
 static struct test *tests;
 static size_t ntests;
 static char **errata; /* "ID number" from caps */
@@ -640,9 +641,22 @@ static void report(bool all)
 	}
 }
 
+/* Whatever ends the runner ends its partitions. */
+static void end_jobs(void)
+{
+	for (int i = 0; i < JOBS_MAX; i++)
+		if (job[i].test)
+			kill(-job[i].pid, SIGKILL);
+}
+
+static void on_signal(int sig)
+{
+	end_jobs();
+	_exit(128 + sig);
+}
+
 static void run_all(void)
 {
-	struct job job[JOBS_MAX] = { { 0 } };
 	size_t next = 0;
 	int running = 0;
 
@@ -897,6 +911,10 @@ int main(int argc, char **argv)
 		return EXIT_ERROR;
 	}
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, on_signal);
+	signal(SIGTERM, on_signal);
+	signal(SIGHUP, on_signal);
+	atexit(end_jobs);
 	read_caps();
 	printf("KTAP version 1\n# host %s, backend %s, hardware virtualization %s, seed %lu\n1..%zu\n", cap("host"),
 	       cap("backend"), cap("hw"), seed, groups);

@@ -5,7 +5,10 @@
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1
-stage=$1 out=$2 rounds=${3:-50}
+stage=$1
+out=$2
+rounds=${3:-50}
+export rounds
 here=abi/conformance
 run="$out/keel-conform --adapter $here/adapters/keel --jobs 2"
 KEEL=${KEEL:-$out/keel}
@@ -102,6 +105,7 @@ mutants()
 # Images that a host must refuse never reach its calls; they say nothing about these.
 everything='[A-HJ-Z]*,INIT-*'
 
+# shellcheck source=abi/conformance/hostile/hostile.sh
 . "$here/hostile/hostile.sh"
 
 case $stage in
