@@ -12,8 +12,10 @@
 set -u
 mode=$1 abi=$2 out=$3
 gcc=gcc gxx=g++ clang=${CLANG:-clang}
-mkdir -p "$out" || exit 2
-out=$(cd "$out" && pwd)
+# A directory of its own, so that two runs do not meet.
+mkdir -p "$out" && out=$(cd "$out" && mktemp -d "$PWD/$mode.XXXXXX") || exit 2
+trap 'rm -rf "$out"' EXIT
+trap 'exit 130' INT TERM HUP
 
 # tables SPEC: SPEC.md with the generated parts between their markers replaced.
 tables()

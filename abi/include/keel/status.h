@@ -35,8 +35,14 @@
 #define KEEL_AT_ARG(n) (n)
 #define KEEL_AT_FIELD(n) (0x10 + (n))
 
-#define KEEL_STATUS(code, at) (-((code) | (at) << 8))
-#define KEEL_STATUS_BIT(code, at, bit) (-((code) | (at) << 8 | ((bit) + 1) << 16))
+/* Signed whatever the operands are: a status is widened to 64 bits. */
+#ifdef __ASSEMBLER__
+#define KEEL_STATUS_INT(x) (x)
+#else
+#define KEEL_STATUS_INT(x) ((int)(x))
+#endif
+#define KEEL_STATUS(code, at) (-KEEL_STATUS_INT((code) | (at) << 8))
+#define KEEL_STATUS_BIT(code, at, bit) (-KEEL_STATUS_INT((code) | (at) << 8 | ((bit) + 1) << 16))
 
 #define KEEL_STATUS_CODE(status) ((int)(-(status)&0xff))
 #define KEEL_STATUS_AT(status) ((int)(-(status) >> 8 & 0xff))
