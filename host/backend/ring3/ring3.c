@@ -42,7 +42,7 @@
 extern const char ring3_k_image[], ring3_k_image_end[];
 
 #define READY_TIMEOUT_S 10
-#define SPIN_ROUNDS 20000   /* about 100 us of `pause` */
+#define SPIN_ROUNDS 5000    /* 100 to 200 us of `pause`, by processor */
 #define YIELD_ROUNDS 200    /* rounds of sched_yield on a machine of one core */
 #define TABLES_MIN 1024	    /* page-table pages any partition may have */
 #define PAGES_PER_TABLE 128 /* one more table for so many pages of RAM */
