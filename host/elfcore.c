@@ -52,7 +52,7 @@ const char *elfcore_path(const struct keel_options *opt, char *buf, size_t n)
 	return buf;
 }
 
-/* gdb wants a signal; this is the one Linux sends for the trap. */
+/* gdb wants a signal; this is the one Linux sends for the trap. Vector 0 is a trap too, or none: the reason tells. */
 static int trap_signal(const struct crash_info *c)
 {
 	static const uint8_t signals[] = {
@@ -62,7 +62,7 @@ static int trap_signal(const struct crash_info *c)
 
 	if (c->guest_call)
 		return 6;
-	if ((c->regs.vector || strstr(c->reason, "divide")) && c->regs.vector < sizeof(signals) &&
+	if ((c->regs.vector || !strncmp(c->reason, "trap ", 5)) && c->regs.vector < sizeof(signals) &&
 	    signals[c->regs.vector])
 		return signals[c->regs.vector];
 	return 11;
