@@ -437,6 +437,9 @@ static bool move_input(struct console *c)
 {
 	bool moved = false;
 
+	/* Also without input to move: a broken ring is told as soon as anybody looks (KEEL-CONSOLE-09). */
+	if (c->ring && keel_ring_avail(&c->to_guest) < 0)
+		drop_ring(c, "input");
 	while (c->ring && c->in_len) {
 		size_t run = IN_BUFFER - c->in_at;
 		int n = keel_ring_push(&c->to_guest, c->in + c->in_at, run < c->in_len ? run : c->in_len);
