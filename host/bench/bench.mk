@@ -15,7 +15,7 @@ $(BENCH_GUEST): host/bench/guest.c $(BENCH)/work.o $(GUEST_DEPS)
 	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(BENCH)/work.o $(GUEST_LIBS)
 
 $(BENCH)/raw: host/bench/raw.c $(BENCH)/work.o
-	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -no-pie -static -MMD -MP -MF $@.d -o $@ $< $(BENCH)/work.o
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -static -MMD -MP -MF $@.d -o $@ $< $(BENCH)/work.o
 
 $(BENCH)/link.o: host/bench/link.c
 	@mkdir -p $(@D)

@@ -4,12 +4,14 @@
  * program without sandbox, pinned to one processor. Same lines, same memory, same
  * addresses as guest.c.
  *
- *	raw CPU PEER_CPU	answer lines; the peer of the hand-offs runs on PEER_CPU
+ *	raw CPU PEER_CPU RAM	answer lines; the peer of the hand-offs runs on PEER_CPU; RAM is the
+ *				file of the guest's memory: both sides work on the same pages
  *	raw nothing		end at once
  *	(as process 1)		measure a few things inside user-mode-linux, then power off
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
@@ -386,12 +388,11 @@ static const struct op ops[] = {
 	{ NULL, NULL, NULL, NULL },
 };
 
-static void setup(int cpu, int peer_cpu)
+static void setup(int cpu, int peer_cpu, const char *file)
 {
 	struct sigevent ev = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGUSR2 };
 	struct sigaction sa = { .sa_handler = on_timer };
 	pid_t pid, parent = getpid();
-	char *view;
 
 	shared = mmap(NULL, BENCH_PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (shared == MAP_FAILED)
@@ -408,14 +409,9 @@ static void setup(int cpu, int peer_cpu)
 	}
 	pin(cpu);
 
-	ram = memfd_create("bench-ram", MFD_CLOEXEC);
-	if (ram < 0 || ftruncate(ram, (off_t)BENCH_RAM))
-		fail("memfd");
-	view = mmap(NULL, BENCH_RAM, PROT_READ | PROT_WRITE, MAP_SHARED, ram, 0);
-	if (view == MAP_FAILED)
-		fail("mmap");
-	memset(view + AREA_GPA, 1, 2 * AREA_PAGES * BENCH_PAGE);
-	memset(view + LOOP_GPA, 0, LOOP_BYTES);
+	ram = open(file, O_RDWR | O_CLOEXEC);
+	if (ram < 0)
+		fail(file);
 	map(LOOP_VA, LOOP_GPA, LOOP_BYTES, MAP_POPULATE);
 
 	if (sigaction(SIGUSR2, &sa, NULL) || timer_create(CLOCK_MONOTONIC, &ev, &timer))
@@ -457,11 +453,11 @@ int main(int argc, char **argv)
 		peer_kernel();
 	if (argc == 2 && !strcmp(argv[1], "nothing"))
 		return 0;
-	if (argc != 3) {
-		fprintf(stderr, "usage: raw CPU PEER_CPU\n");
+	if (argc != 4) {
+		fprintf(stderr, "usage: raw CPU PEER_CPU RAM\n");
 		return 126;
 	}
-	setup(atoi(argv[1]), atoi(argv[2]));
+	setup(atoi(argv[1]), atoi(argv[2]), argv[3]);
 	puts("ready");
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin)) {
