@@ -146,7 +146,11 @@ CHANGE(linear_end, set64(desc(note(m, KEEL_NOTE_LINEAR)), KEEL_VA_END - 0x200000
 CHANGE(linear_overlaps, set64(desc(note(m, KEEL_NOTE_LINEAR)), 0x200000))
 CHANGE(memory_more, set64(desc(note(m, KEEL_NOTE_MEMORY)), UINT64_C(1) << 40))
 CHANGE(memory_most, set64(desc(note(m, KEEL_NOTE_MEMORY)), ~UINT64_C(0)))
-CHANGE(note_misaligned_header, m->eh->e_version = 7)
+CHANGE(elf_version, m->eh->e_version = 7)
+CHANGE(no_access, LOAD(1)->p_flags = 0)
+CHANGE(interpreter, extra(m)->p_type = PT_INTERP)
+CHANGE(dynamic_section, extra(m)->p_type = PT_DYNAMIC)
+CHANGE(all_empty, for (int i = 0; i < 3; i++) LOAD(i)->p_memsz = LOAD(i)->p_filesz = 0)
 
 CHANGE(unknown_note, note(m, KEEL_NOTE_MEMORY)->n_type = 77)
 CHANGE(optional_unknown, memset(desc(note(m, KEEL_NOTE_OPTIONAL)), 0xff, 16))
@@ -170,7 +174,7 @@ static const struct variant {
 	{ "IMAGE-008", "dynamic", "KEEL-IMAGE-01", dynamic },
 	{ "IMAGE-009", "relocatable", "KEEL-IMAGE-01", relocatable },
 	{ "IMAGE-010", "machine", "KEEL-IMAGE-01", machine },
-	{ "IMAGE-011", "no-load", "KEEL-IMAGE-08", no_load },
+	{ "IMAGE-011", "no-load", "KEEL-IMAGE-15 KEEL-IMAGE-08", no_load },
 	{ "IMAGE-012", "no-phdrs", "KEEL-IMAGE-02 KEEL-IMAGE-11", no_phdrs },
 	{ "IMAGE-013", "many-phdrs", "KEEL-IMAGE-02", many_phdrs },
 	{ "IMAGE-014", "phentsize", "KEEL-IMAGE-02", phentsize },
@@ -218,10 +222,14 @@ static const struct variant {
 	{ "IMAGE-056", "linear-overlaps", "KEEL-IMAGE-13", linear_overlaps },
 	{ "IMAGE-057", "memory-more", "KEEL-IMAGE-14", memory_more },
 	{ "IMAGE-058", "memory-most", "KEEL-IMAGE-14", memory_most },
-	{ "IMAGE-059", "elf-version", "KEEL-IMAGE-01", note_misaligned_header },
+	{ "IMAGE-059", "elf-version", "KEEL-IMAGE-01", elf_version },
+	{ "IMAGE-060", "unknown-note", "KEEL-IMAGE-10", unknown_note },
+	{ "IMAGE-061", "no-access", "KEEL-IMAGE-04", no_access },
+	{ "IMAGE-062", "interpreter", "KEEL-IMAGE-15", interpreter },
+	{ "IMAGE-063", "dynamic-section", "KEEL-IMAGE-15", dynamic_section },
+	{ "IMAGE-064", "all-empty", "KEEL-IMAGE-15", all_empty },
 
 	/* These run; tests/image.c declares the tests. */
-	{ NULL, "unknown-note", NULL, unknown_note },
 	{ NULL, "optional-unknown", NULL, optional_unknown },
 	{ NULL, "empty-segment", NULL, empty_segment },
 	{ NULL, "no-linear", NULL, no_linear },

@@ -138,16 +138,16 @@ KEEL_TEST("CONSOLE-007", console_host_fields, "KEEL-CONSOLE-10 KEEL-TYPE-03", ""
 	/* Taken back: the host keeps its hands off the page. */
 	u64 h = kt_hash(1, (void *)ring, 4096);
 
-	OK_VALUE(HC(KEEL_CALL_CONSOLE_KICK), 0);
+	ERR_VALUE(HC(KEEL_CALL_CONSOLE_KICK), KEEL_STATUS(KEEL_E_STATE, 0), 0);
 	kt_puts("KT note after the ring\n");
 	kt_spin_ns(3 * MS);
 	CHECK_EQ(kt_hash(1, (void *)ring, 4096), h);
 }
 
-KEEL_TEST("CONSOLE-008", console_kick_alone, "KEEL-CONSOLE-06", "", 0)
+KEEL_TEST("CONSOLE-008", console_kick_alone, "KEEL-CONSOLE-06", "neg", 0)
 {
-	for (int i = 0; i < 100; i++)
-		OK_VALUE(HC(KEEL_CALL_CONSOLE_KICK), 0);
+	for (int i = 0; i < 20; i++)
+		NEG(HC(KEEL_CALL_CONSOLE_KICK), KEEL_E_STATE, 0); /* no ring */
 	setup();
 	for (int i = 0; i < 100; i++)
 		OK_VALUE(HC(KEEL_CALL_CONSOLE_KICK), 0);
@@ -276,4 +276,19 @@ KEEL_TEST("CONSOLE-013", console_ring_reset, "KEEL-CONSOLE-03", "", 0)
 		flush();
 		OK(HC(KEEL_CALL_CONSOLE_SETUP, 0, 0));
 	}
+}
+
+KEEL_TEST("CONSOLE-014", console_setup_order, "KEEL-CALL-09 KEEL-CONSOLE-04", "neg", 0)
+{
+	u64 ram = kt_ram_size();
+
+	NEG(HC(KEEL_CALL_CONSOLE_SETUP, ram + 1, 1), KEEL_E_INVAL, ARG(1));
+	NEG(HC(KEEL_CALL_CONSOLE_SETUP, ram, 1), KEEL_E_INVAL, ARG(2));
+	setup();
+	NEG(HC(KEEL_CALL_CONSOLE_SETUP, G0 + 1, 4096), KEEL_E_INVAL, ARG(1));
+	NEG(HC(KEEL_CALL_CONSOLE_SETUP, G0, 1), KEEL_E_INVAL, ARG(2));
+	NEG(HC(KEEL_CALL_CONSOLE_SETUP, 4096, 0), KEEL_E_INVAL, ARG(1));
+	publish("KT note the ring is still there\n", 32);
+	flush();
+	OK(HC(KEEL_CALL_CONSOLE_SETUP, 0, 0));
 }

@@ -26,13 +26,13 @@ KEEL_TEST("EVENT-001", event_alloc, "KEEL-EVENT-01 KEEL-EVENT-03", "", 0)
 	CHECK_EQ(kt_pending(), 0);
 }
 
-KEEL_TEST("EVENT-002", event_alloc_bad, "KEEL-EVENT-01 KEEL-EVENT-02", "neg", 0)
+KEEL_TEST("EVENT-002", event_alloc_bad, "KEEL-EVENT-01 KEEL-EVENT-02 KEEL-CALL-21", "neg", 0)
 {
 	NEG(HC(KEEL_CALL_EVENT_ALLOC, 4), KEEL_E_RANGE, ARG(1));
 	NEG(HC(KEEL_CALL_EVENT_ALLOC, ~0ull), KEEL_E_RANGE, ARG(1));
-	NEG(HC(KEEL_CALL_EVENT_BIND, KEEL_SOURCE_COUNT, 0), KEEL_E_INVAL, ARG(1));
-	NEG(HC(KEEL_CALL_EVENT_BIND, ~0ull, 0), KEEL_E_INVAL, ARG(1));
-	NEG(HC(KEEL_CALL_EVENT_BIND, ~0ull, 9), KEEL_E_INVAL, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_BIND, KEEL_SOURCE_COUNT, 0), KEEL_E_RANGE, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_BIND, ~0ull, 0), KEEL_E_RANGE, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_BIND, ~0ull, 9), KEEL_E_RANGE, ARG(1));
 	NEG(HC(KEEL_CALL_EVENT_BIND, 0, 4), KEEL_E_RANGE, ARG(2));
 	NEG(HC(KEEL_CALL_EVENT_BIND, 0, ~0ull), KEEL_E_RANGE, ARG(2));
 }
@@ -80,10 +80,12 @@ KEEL_TEST("EVENT-004", event_exhaust, "KEEL-EVENT-18 KEEL-EVENT-01 KEEL-EVENT-02
 
 static void all_stale(u64 port)
 {
-	NEG(HC(KEEL_CALL_EVENT_SEND, port), KEEL_E_NOENT, ARG(1));
-	NEG(HC(KEEL_CALL_EVENT_MASK, port), KEEL_E_NOENT, ARG(1));
-	NEG(HC(KEEL_CALL_EVENT_UNMASK, port), KEEL_E_NOENT, ARG(1));
-	NEG(HC(KEEL_CALL_EVENT_CLOSE, port), KEEL_E_NOENT, ARG(1));
+	int code = port >> 32 ? KEEL_E_INVAL : KEEL_E_NOENT;
+
+	NEG(HC(KEEL_CALL_EVENT_SEND, port), code, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_MASK, port), code, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_UNMASK, port), code, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_CLOSE, port), code, ARG(1));
 	for (u32 op = 1; op <= 3; op++) {
 		if (port >> 32)
 			break;
@@ -634,4 +636,24 @@ KEEL_TEST("EVENT-021", event_random_model,
 		if (kt_pending() != words)
 			KT_FAIL("step %lu op %u: pending is %lx, the model has %lx", i, op, kt_pending(), words);
 	}
+}
+
+KEEL_TEST("EVENT-022", event_close_keeps_others, "KEEL-EVENT-05 KEEL-EVENT-04 KEEL-CALL-10", "neg", 0)
+{
+	u32 a = kt_alloc(0), b = kt_alloc(0), timer = kt_bind(KEEL_SOURCE_TIMER, 0);
+
+	/* Closing what is not there touches nobody; closing one does not touch its neighbours in the word. */
+	OK(HC(KEEL_CALL_EVENT_SEND, a));
+	OK(HC(KEEL_CALL_EVENT_SEND, b));
+	OK(HC(KEEL_CALL_EVENT_UNMASK, b));
+	NEG(HC(KEEL_CALL_EVENT_CLOSE, a ^ 2 << 24), KEEL_E_NOENT, ARG(1));
+	OK(HC(KEEL_CALL_EVENT_CLOSE, a));
+	NEG(HC(KEEL_CALL_EVENT_CLOSE, a), KEEL_E_NOENT, ARG(1));
+	NEG(HC(KEEL_CALL_EVENT_CLOSE, a), KEEL_E_NOENT, ARG(1));
+	CHECK(kt_port_pending(b));
+	CHECK(!kt_port_masked(b));
+	NEG(HC(KEEL_CALL_EVENT_BIND, KEEL_SOURCE_TIMER, 0), KEEL_E_EXIST, ARG(1));
+	OK(HC(KEEL_CALL_TIME_SET_TIMER, KEEL_TIME_NEVER));
+	OK(HC(KEEL_CALL_EVENT_CLOSE, timer));
+	NEG(HC(KEEL_CALL_TIME_SET_TIMER, KEEL_TIME_NEVER), KEEL_E_STATE, 0);
 }

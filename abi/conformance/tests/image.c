@@ -11,11 +11,6 @@ KEEL_TEST("IMAGE-101", image_plain, "KEEL-IMAGE-01 KEEL-IMAGE-08 KEEL-VER-04", "
 	CHECK_EQ(kt_query(KT_LINEAR), KEEL_PROT_R | KEEL_PROT_W);
 }
 
-KEEL_TEST("IMAGE-102", image_unknown_note, "KEEL-IMAGE-10", "image=image/unknown-note.elf", 0)
-{
-	CHECK_EQ(kt_query(KT_LINEAR), KEEL_PROT_R | KEEL_PROT_W); /* the notes after it were read */
-}
-
 KEEL_TEST("IMAGE-103", image_optional_unknown, "KEEL-IMAGE-12", "image=image/optional-unknown.elf", 0)
 {
 	OK(HC(KEEL_CALL_BASE_NOP));

@@ -84,6 +84,8 @@ KEEL_TEST("INIT-005", init_vcpu_page, "KEEL-INIT-04 KEEL-INIT-02 KEEL-TYPE-03 KE
 	for (u32 off = 0x18; off < KEEL_VCPU_EVENT_MASK; off += 8)
 		if (w[off / 8])
 			KT_FAIL("vCPU page offset %x is %lx", off, w[off / 8]);
+	for (u32 w64 = 0; w64 < 64; w64++)
+		CHECK_EQ(kt_vcpu->event_mask[w64], ~0ull);
 	for (u32 off = 0xc00; off < 0x1000; off += 8)
 		if (w[off / 8])
 			KT_FAIL("vCPU page offset %x is %lx", off, w[off / 8]);

@@ -136,7 +136,7 @@ KEEL_TEST("CRASH-001", crash_message, "KEEL-CRASH-01 KEEL-CRASH-04", "exit=125 d
 KEEL_TEST("CRASH-002", crash_bare, "KEEL-CRASH-03 KEEL-CRASH-01 KEEL-CTX-06", "exit=125 destructive", KT_EARLY)
 {
 	kt_armed();
-	HC(KEEL_CALL_CRASH, KEEL_CRASH_REASON_MAX, ~0ull, 0, ~0ull, ~0ull); /* len 0: the message is not looked at */
+	HC(KEEL_CALL_CRASH, KEEL_CRASH_REASON_MAX, 0, 0, ~0ull, ~0ull); /* len 0: no message */
 	KT_FAIL("crash returned");
 }
 
@@ -220,18 +220,15 @@ KEEL_TEST("STATS-001", stats_table, "KEEL-STATS-01 KEEL-STATS-02 KEEL-STATS-06 K
 	}
 	for (u32 i = 32 * KEEL_CALL_COUNT; i < 8192; i++)
 		CHECK_EQ(*(u8 *)kt_ram(G0 + i), 0xee);
-	/* From the middle, and in part: whole entries only. */
+	/* From the middle, and in part. */
 	memset((void *)S, 0xee, 8192);
-	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 3 * 32 + 31, 10), 3);
+	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 3 * 32, 10), 3);
 	CHECK_EQ(S[2].id, kt_calls[12].id);
 	for (u32 i = 96; i < 256; i++)
 		CHECK_EQ(*(u8 *)kt_ram(G0 + i), 0xee);
-	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 31, 0), 0);
 	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 0, 0), 0);
 	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 8192, KEEL_CALL_COUNT - 1), 1);
 	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 8192, KEEL_CALL_COUNT), 0);
-	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 8192, 0xffffffff), 0);
-	OK_VALUE(HC(KEEL_CALL_STATS_READ, G0, 8192, ~0ull), 0);
 }
 
 KEEL_TEST("STATS-002", stats_counts, "KEEL-STATS-03 KEEL-STATS-07", "", 0)
@@ -331,7 +328,7 @@ KEEL_TEST("STATS-004", stats_work, "KEEL-STATS-04", "", 0)
 	CHECK_EQ(b.calls - a.calls, 1);
 }
 
-KEEL_TEST("STATS-005", stats_forms, "KEEL-STATS-05 KEEL-TYPE-06", "neg", 0)
+KEEL_TEST("STATS-005", stats_forms, "KEEL-STATS-05 KEEL-STATS-02 KEEL-TYPE-06 KEEL-CALL-09", "neg", 0)
 {
 	u64 ram = kt_ram_size();
 
@@ -341,6 +338,12 @@ KEEL_TEST("STATS-005", stats_forms, "KEEL-STATS-05 KEEL-TYPE-06", "neg", 0)
 	NEG(HC(KEEL_CALL_STATS_READ, ram - 32, 64, 0), KEEL_E_FAULT, ARG(1));
 	NEG(HC(KEEL_CALL_STATS_READ, -32ull, 64, 0), KEEL_E_FAULT, ARG(1));
 	OK_VALUE(HC(KEEL_CALL_STATS_READ, ram - 32, 32, 0), 1);
-	OK_VALUE(HC(KEEL_CALL_STATS_READ, ram - 32, 63, 0), 1); /* only what is written counts */
-	OK_VALUE(HC(KEEL_CALL_STATS_READ, ram - 32, ~0ull, KEEL_CALL_COUNT - 1), 1);
+	for (u64 k = 1; k < 32; k += 3)
+		NEG(HC(KEEL_CALL_STATS_READ, G0, 64 + k, 0), KEEL_E_INVAL, ARG(2));
+	NEG(HC(KEEL_CALL_STATS_READ, G0, ~0ull, 0), KEEL_E_INVAL, ARG(2));
+	NEG(HC(KEEL_CALL_STATS_READ, G0, 32, KEEL_CALL_COUNT + 1), KEEL_E_RANGE, ARG(3));
+	NEG(HC(KEEL_CALL_STATS_READ, G0, 32, ~0ull), KEEL_E_RANGE, ARG(3));
+	NEG(HC(KEEL_CALL_STATS_READ, G0, 32, 0x100000000), KEEL_E_RANGE, ARG(3));
+	NEG(HC(KEEL_CALL_STATS_READ, ram, ~31ull, 0xffffffff), KEEL_E_RANGE, ARG(3));		/* forms first */
+	NEG(HC(KEEL_CALL_STATS_READ, ram - 32, 64, KEEL_CALL_COUNT - 1), KEEL_E_FAULT, ARG(1)); /* all of len */
 }

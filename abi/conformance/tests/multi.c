@@ -323,3 +323,41 @@ KEEL_TEST("MULTI-017", multi_interrupted, "KEEL-MULTI-13 KEEL-MULTI-01 KEEL-CALL
 		CHECK_EQ(kt_seen[KEEL_PORT_BIT(timer)], before + 1);
 	}
 }
+
+KEEL_TEST("MULTI-018", multi_argument_order, "KEEL-CALL-09 KEEL-MULTI-06 KEEL-MULTI-07 KEEL-MULTI-08", "neg", 0)
+{
+	u64 ram = kt_ram_size();
+
+	fill(1);
+	NEG(HC(KEEL_CALL_MULTICALL, E_GPA + 1, ~0ull, R_GPA + 1, 2), KEEL_E_INVAL, ARG(1));
+	NEG(HC(KEEL_CALL_MULTICALL, ram, ~0ull, R_GPA + 1, 2), KEEL_E_RANGE, ARG(2));
+	NEG(HC(KEEL_CALL_MULTICALL, ram, 1, R_GPA + 1, 2), KEEL_E_INVAL, ARG(3));
+	NEG_BIT(HC(KEEL_CALL_MULTICALL, ram, 1, ram, 2), KEEL_E_INVAL, ARG(4), 1);
+	NEG(HC(KEEL_CALL_MULTICALL, ram, 1, ram, 0), KEEL_E_FAULT, ARG(1));
+	NEG(HC(KEEL_CALL_MULTICALL, E_GPA, 1, ram, 0), KEEL_E_FAULT, ARG(3));
+	/* With nothing to do the arguments must be valid all the same. */
+	NEG(HC(KEEL_CALL_MULTICALL, E_GPA + 1, 0, R_GPA, 0), KEEL_E_INVAL, ARG(1));
+	NEG(HC(KEEL_CALL_MULTICALL, E_GPA, 0, R_GPA + 4, 0), KEEL_E_INVAL, ARG(3));
+	NEG_BIT(HC(KEEL_CALL_MULTICALL, E_GPA, 0, R_GPA, 4), KEEL_E_INVAL, ARG(4), 2);
+	NEG(HC(KEEL_CALL_MULTICALL, ram + 8, 0, R_GPA, 0), KEEL_E_FAULT, ARG(1));
+	check_untouched(0, 4);
+}
+
+KEEL_TEST("MULTI-019", multi_refused_crash, "KEEL-CTX-02 KEEL-CRASH-04 KEEL-MULTI-11", "neg", 0)
+{
+	u64 before = kt_digest();
+
+	/* Nothing that ends or resumes anything works from within a batch. */
+	fill(4);
+	e[0] = (struct keel_multicall){ .id = KEEL_CALL_CRASH };
+	e[1] = (struct keel_multicall){ .id = KEEL_CALL_BASE_SHUTDOWN };
+	e[2] = (struct keel_multicall){ .id = KEEL_CALL_TRAP_RETURN };
+	e[3] = (struct keel_multicall){ .id = KEEL_CALL_VCPU_WAIT, .arg = { KEEL_TIME_NEVER } };
+	kt_vcpu->slot[0].frame = (struct keel_frame){ .state = KEEL_SLOT_RETURN, .rip = 0x400000 };
+	OK_VALUE(HC(KEEL_CALL_MULTICALL, E_GPA, 4, R_GPA, 0), 4);
+	for (u32 i = 0; i < 4; i++)
+		CHECK_EQ(r[i].status, KEEL_STATUS(KEEL_E_CONTEXT, 0));
+	CHECK_EQ(kt_vcpu->slot[0].frame.state, KEEL_SLOT_RETURN);
+	kt_vcpu->slot[0].frame.state = KEEL_SLOT_FREE;
+	CHECK_EQ(kt_digest(), before);
+}

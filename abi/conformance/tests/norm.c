@@ -7,7 +7,7 @@
 #define G0 KT_SCRATCH_GPA
 #define F kt_trap_frame
 
-KEEL_TEST("NORM-001", norm_pf_codes, "KEEL-NORM-02 KEEL-NORM-03 KEEL-AS-04", "", 0)
+KEEL_TEST("NORM-001", norm_pf_codes, "KEEL-NORM-02 KEEL-NORM-03 KEEL-AS-04", "neg", 0)
 {
 	static const u32 prots[] = { 0, KEEL_PROT_R, RW, RX, KEEL_PROT_ALL };
 
@@ -37,7 +37,7 @@ KEEL_TEST("NORM-001", norm_pf_codes, "KEEL-NORM-02 KEEL-NORM-03 KEEL-AS-04", "",
 	}
 }
 
-KEEL_TEST("NORM-002", norm_pf_untouched, "KEEL-NORM-02 KEEL-NORM-10", "", 0)
+KEEL_TEST("NORM-002", norm_pf_untouched, "KEEL-NORM-02 KEEL-NORM-10", "neg", 0)
 {
 	/* The first access of all to a page decides nothing: P is about the mapping. */
 	OK(MAP(KT_VA, G0, 4096, KEEL_PROT_R));
@@ -51,7 +51,7 @@ KEEL_TEST("NORM-002", norm_pf_untouched, "KEEL-NORM-02 KEEL-NORM-10", "", 0)
 	CHECK_EQ(kt_traps, 2);
 }
 
-KEEL_TEST("NORM-003", norm_pf_crossing, "KEEL-NORM-03", "", 0)
+KEEL_TEST("NORM-003", norm_pf_crossing, "KEEL-NORM-03", "neg", 0)
 {
 	/* An access over a page boundary whose second half is missing: the address is where it begins to be missing. */
 	OK(MAP(KT_VA, G0, 4096, RW));

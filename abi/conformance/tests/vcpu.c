@@ -107,7 +107,7 @@ KEEL_TEST("VCPU-004", vcpu_wait_event_ends, "KEEL-VCPU-02 KEEL-VCPU-05 KEEL-CALL
 	}
 }
 
-KEEL_TEST("VCPU-005", vcpu_wait_masked, "KEEL-VCPU-02 KEEL-EVENT-07", "", 0)
+KEEL_TEST("VCPU-005", vcpu_wait_masked, "KEEL-VCPU-02 KEEL-EVENT-07", "neg", 0)
 {
 	u32 port = kt_bind(KEEL_SOURCE_TIMER, 0);
 	struct kt_ret r;
@@ -338,7 +338,7 @@ KEEL_TEST("TIME-007", time_past_fires, "KEEL-TIME-10", "", 0)
 	}
 }
 
-KEEL_TEST("TIME-008", time_replace_disarm, "KEEL-TIME-10 KEEL-TIME-08", "", 0)
+KEEL_TEST("TIME-008", time_replace_disarm, "KEEL-TIME-10 KEEL-TIME-08", "neg", 0)
 {
 	u32 port = kt_bind(KEEL_SOURCE_TIMER, 0), bit = KEEL_PORT_BIT(port), seen;
 
@@ -441,4 +441,19 @@ KEEL_TEST("TIME-011", time_masked_timer, "KEEL-TIME-08 KEEL-EVENT-07", "", 0)
 	CHECK_EQ(kt_pending(), 0);
 	OK(HC(KEEL_CALL_EVENT_UNMASK, port));
 	CHECK(kt_pending());
+}
+
+KEEL_TEST("TIME-012", time_unaccepted, "KEEL-BASE-09 KEEL-EVENT-02 KEEL-TIME-11", "neg", KT_EARLY)
+{
+	/* EVENT without TIME: a port bound to the timer is a port like any other. */
+	u32 port;
+
+	OK(HC(KEEL_CALL_BASE_ACCEPT, 0, 1 << KEEL_EXT_EVENT));
+	kt_freeze();
+	NEG(HC(KEEL_CALL_TIME_SET_TIMER, 0), KEEL_E_NOTSUP, 0);
+	NEG(HC(KEEL_CALL_TIME_READ), KEEL_E_NOTSUP, 0);
+	port = kt_bind(KEEL_SOURCE_TIMER, 0);
+	NEG(HC(KEEL_CALL_TIME_SET_TIMER, 0), KEEL_E_NOTSUP, 0);
+	OK(HC(KEEL_CALL_EVENT_SEND, port));
+	CHECK(kt_port_pending(port));
 }
