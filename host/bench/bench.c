@@ -557,29 +557,29 @@ static void processors(int cpu[2])
 }
 
 /* Where the memory of a guest can be opened. */
-static void find_ram(pid_t k, char *path, size_t n)
+static void find_ram(pid_t v, char *path, size_t n)
 {
 	for (int fd = 0; fd < 64; fd++) {
 		char target[128];
 		ssize_t len;
 
-		snprintf(path, n, "/proc/%d/fd/%d", (int)k, fd);
+		snprintf(path, n, "/proc/%d/fd/%d", (int)v, fd);
 		len = readlink(path, target, sizeof(target) - 1);
 		target[len > 0 ? len : 0] = '\0';
 		if (strstr(target, "memfd:keel-ram"))
 			return;
 	}
-	die("the guest's memory is not among the descriptors of process %d", (int)k);
+	die("the guest's memory is not among the descriptors of process %d", (int)v);
 }
 
-static void start_raw(struct link *l, int cpu, int peer, pid_t k)
+static void start_raw(struct link *l, int cpu, int peer, pid_t v)
 {
 	char a[16], b[16], ram[64];
 	char *const argv[] = { raw, a, b, ram, NULL };
 
 	snprintf(a, sizeof(a), "%d", cpu);
 	snprintf(b, sizeof(b), "%d", peer);
-	find_ram(k, ram, sizeof(ram));
+	find_ram(v, ram, sizeof(ram));
 	link_start(l, "the raw program", argv, NULL);
 }
 
@@ -613,8 +613,8 @@ int main(int argc, char **argv)
 	pin_process(getpid(), cpu[0]);
 	pin_process(apart.keel.pid, cpu[0]);
 	pin_process(only_child(apart.keel.pid), cpu[1]);
-	start_raw(&apart.raw, cpu[1], cpu[0], only_child(apart.keel.pid));
-	start_raw(&together.raw, cpu[1], cpu[1], only_child(together.keel.pid));
+	start_raw(&apart.raw, cpu[1], cpu[0], apart.keel.pid);
+	start_raw(&together.raw, cpu[1], cpu[1], together.keel.pid);
 	k = only_child(idle.pid);
 	woken = switches(idle.pid, k);
 	since = now();
