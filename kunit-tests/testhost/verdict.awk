@@ -35,7 +35,7 @@ function begin(section)
 # one line of a section's output
 function line(text)
 {
-	body[name] = body[name] "    " text "\n"
+	body[name, ++lines[name]] = text
 	# At whatever depth: a parameter of a case, a step of a test.
 	if (text ~ /^ *not ok/ && text !~ /# XFAIL|# TODO/)
 		fail("failed: " text)
@@ -92,7 +92,7 @@ BEGIN {
 match($0, /@keel /) {
 	before = substr($0, 1, RSTART - 1)
 	if (before != "")
-		kernel = kernel "    # " before "\n"
+		kernel[++kernel_lines] = before
 	text = substr($0, RSTART + RLENGTH)
 	if (substr(text, 1, 2) == "| ")
 		line(substr(text, 3))
@@ -119,7 +119,7 @@ match($0, /@keel /) {
 	if ($0 ~ /Oops|BUG:|WARNING:|Call Trace|general protection|stall|lockup|Kernel panic/)
 		bad = 1
 	if ($0 != "")
-		kernel = kernel "    # " $0 "\n"
+		kernel[++kernel_lines] = $0
 }
 
 END {
@@ -146,7 +146,8 @@ END {
 			else if (kind[name] == "suite" && suite_result[name] != 1)
 				fail("the suite has no result")
 		}
-		printf "%s", body[name]
+		for (n = 1; n <= lines[name]; n++)
+			print "    " body[name, n]
 		if (problem[name] != "") {
 			red = 1
 			print "# " name ": " problem[name]
@@ -171,7 +172,8 @@ END {
 		fail("complained")
 	if (problem[name] != "") {
 		red = 1
-		printf "%s", kernel
+		for (n = 1; n <= kernel_lines; n++)
+			print "    # " kernel[n]
 		print "# kernel: " problem[name]
 		print "not ok " sections + 1 " kernel"
 	} else
