@@ -100,6 +100,7 @@ DAMAGE(note_name_long, t->abi.nh.n_namesz = 0xffffffff)
 DAMAGE(note_desc_long, t->abi.nh.n_descsz = 0xfffffff0)
 DAMAGE(note_size, t->abi.nh.n_descsz = 4)
 DAMAGE(note_twice, t->memory.nh.n_type = KEEL_NOTE_LINEAR)
+DAMAGE(note_unknown, t->memory.nh.n_type = 999)
 DAMAGE(abi_major, t->abi.desc[0] = 2)
 DAMAGE(abi_minor, t->abi.desc[1] = KEEL_ABI_MINOR + 1)
 DAMAGE(needs_user, t->required.desc[0] |= 1u << KEEL_EXT_USER)
@@ -163,6 +164,7 @@ static const struct damage damages[] = {
 	{ "program header 2: note at offset 0 ", note_desc_long },
 	{ "\"ABI version\" has 4 bytes instead of 8", note_size },
 	{ "a second Keel note \"linear map\"", note_twice },
+	{ "Keel note of unknown type 999", note_unknown },
 	{ "built for ABI 2.0", abi_major },
 	{ "built for ABI 1.1", abi_minor },
 	{ "requires the extension USER", needs_user },
@@ -209,7 +211,7 @@ static void test_accepted(void **state)
 
 	(void)state;
 	test_image_init(&t);
-	t.memory.nh.n_type = 999; /* a note type of the future */
+	t.memory.name[0] = 'X'; /* somebody else's note */
 	t.required.nh.n_type = KEEL_NOTE_OPTIONAL;
 	t.required.desc[1] = 0xffffffff;
 	t.ph[PH_DATA].p_flags = PF_W; /* implies R */

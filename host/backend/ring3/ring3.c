@@ -522,8 +522,11 @@ static int ring3_create(struct partition *p)
 		int child = sandbox_settle(&b->k, &what);
 
 		if (err) {
-			host_say("ring3: the guest process did not start: %s: %s", child ? what : "no answer",
-				 strerror(child ? -child : -err));
+			if (child)
+				host_say("ring3: the guest process did not start: %s: %s", what, strerror(-child));
+			else
+				host_say("ring3: the guest process did not start: %s",
+					 err == -ETIMEDOUT ? "no answer" : p->outcome.crash.reason);
 			goto fail;
 		}
 	}
