@@ -6,7 +6,9 @@
 #	modules       the kernel modules build for Debian's cloud kernel
 #	sparse        no sparse finding in modules, library, samples and host
 #	checkpatch    kernel-style code passes the kernel's own style checker
-#	test-modules  modules and programs work on Debian's stock kernel under QEMU
+#	test-modules  modules and programs work on Debian's stock kernel under QEMU;
+#		      SEED=N repeats the suites' random sequences, SCALE=N divides the
+#		      rounds of the conformance suite's stress tests (200)
 #
 # The checks are functions handed to must and refuses, which shellcheck cannot see:
 # shellcheck disable=SC2317
@@ -190,12 +192,10 @@ check_checkpatch() {
 	refuses "badly styled code is refused" "ERROR:SPACING" bad_style
 }
 
-# The ring3 backend and the conformance suite on the stock kernel. Interpreted code is slow, so the
-# suite's stress rounds are divided by $SCALE.
-SCALE=${SCALE:-200}
+# The ring3 backend and the conformance suite on the stock kernel, where interpreted code is slow.
 programs() {
 	echo "guests hello traps pages clock shell:tour"
-	echo "program conformance 700 keel-conform --adapter /bin/adapter --rounds-scale $SCALE"
+	echo "program conformance 700 keel-conform --adapter /bin/adapter --rounds-scale ${SCALE:-200}"
 }
 
 check_test_modules() {
