@@ -64,6 +64,18 @@ include $(wildcard abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.m
 
 CHECK_STAGES += clang sanitize tree
 
+# What was compiled under other rules or with another compiler is compiled again.
+# The dependency files name what has been.
+ifneq (,$(filter-out $(no_packages),$(goals)))
+  rules := $(foreach v,CC SAN KEEL_BUGS EXTRA_HOSTCFLAGS,$(v)=$($(v))) \
+    $(shell cat Makefile $(filter %.mk,$(MAKEFILE_LIST)) | cksum)
+  $(shell mkdir -p $(O) && { echo '$(rules)' | cmp -s - $(O)/rules || echo '$(rules)' >$(O)/rules; })
+  compiled := $(shell find $(O) -path $(O)/modules -prune -o -name '*.d' -print | \
+    xargs -r sed -s -n '1s/:.*//p')
+  $(filter $(O)/%,$(compiled)): $(O)/rules
+  $(O)/rules: ;
+endif
+
 all: $(ALL) ## Build everything: keel, the library, the samples
 
 RUN_ARGS ?=
