@@ -62,3 +62,18 @@ CHECK_PROGRAMS += $(O)/host/tests/guest.elf
 .PHONY: check-host
 check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/keel
 	$(Q)$(O)/host/tests/unit && $(PYTHON) host/tests/run_test.py $(O)/keel $(O)/host/tests/guest.elf
+
+# The ring3 backend's guest process, interrupted at each instruction.
+$(O)/host/tests/step: $(O)/host/tests/step.o
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^
+$(O)/host/tests/step.elf: host/tests/step_guest.c host/tests/step_round.S host/tests/step.h $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -o $@ $(GUEST_CRT0) $(filter %.c %.S,$^) $(GUEST_LIBS)
+-include $(O)/host/tests/step.d
+
+CHECK_STAGES += step
+CHECK_SECONDS_step := 60
+CHECK_PROGRAMS += $(O)/host/tests/step $(O)/host/tests/step.elf
+.PHONY: check-step
+check-step: $(O)/host/tests/step $(O)/host/tests/step.elf $(O)/keel
+	$(Q)$(O)/host/tests/step $(O)/keel $(O)/host/tests/step.elf
