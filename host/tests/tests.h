@@ -75,6 +75,7 @@ TESTS(console);
 TESTS(report);
 TESTS(core);
 TESTS(clock);
+TESTS(as);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -137,7 +137,7 @@ int main(void)
 		{ image_tests, &image_count },	   { startinfo_tests, &startinfo_count },
 		{ options_tests, &options_count }, { console_tests, &console_count },
 		{ report_tests, &report_count },   { core_tests, &core_count },
-		{ clock_tests, &clock_count },
+		{ clock_tests, &clock_count },	   { as_tests, &as_count },
 	};
 	struct CMUnitTest all[128];
 	size_t n = 0;
