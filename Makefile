@@ -40,7 +40,8 @@ MAKEOVERRIDES :=
 goals := $(or $(MAKECMDGOALS),all)
 no_packages := help clean packages
 installing := run check check-long bench
-package_set := $(if $(filter-out all $(no_packages) install run bench,$(goals)),check,build)
+checking := check% modules% sparse test-modules abi-update
+package_set := $(if $(filter $(checking),$(goals)),check,build)
 ifneq (,$(filter-out $(no_packages),$(goals)))
   ifeq (,$(KEEL_PACKAGES))
     package_mode := $(if $(filter $(installing),$(goals)),,--check)
