@@ -67,7 +67,7 @@ check-conform-long: all
 # The mutant host is built apart from the one that is shipped.
 CHECK_SECONDS_mutants := 900
 check-mutants: all
-	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants EXTRA=-DKEEL_BUGS $(O)/mutants/keel >&2
+	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants KEEL_BUGS=1 $(O)/mutants/keel >&2
 	$(Q)sh $(CONF)/stages.sh mutants $(O)
 
 CHECK_SECONDS_hostile := 600

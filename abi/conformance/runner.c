@@ -78,7 +78,7 @@ static char **errata; /* "ID number" from caps */
 static size_t nerrata;
 static const char *adapter, *images, *profile = "CORE", *filter, *outdir;
 static unsigned long seed = 1, scale = 1;
-static int jobs = 2;
+static int jobs = 2, timeout_max = 3600;
 static bool verbose;
 static cJSON *caps;
 
@@ -794,6 +794,7 @@ static const struct option options[] = {
 	{ "profile", required_argument, NULL, 'p' },
 	{ "rounds-scale", required_argument, NULL, 'r' },
 	{ "seed", required_argument, NULL, 's' },
+	{ "timeout", required_argument, NULL, 't' },
 	{ "verbose", no_argument, NULL, 'v' },
 	{ NULL, 0, NULL, 0 },
 };
@@ -809,6 +810,7 @@ static void usage(FILE *f)
 		"  --seed N           of the random sequences, default 1\n"
 		"  --rounds-scale N   divide the rounds of stress tests by N, default 1\n"
 		"  --jobs N           tests run at a time, default 2\n"
+		"  --timeout S        no test may take longer, whatever the manifest says\n"
 		"  --out DIR          where conformance.json goes, default: not written\n"
 		"  --list             print the selected tests and exit\n"
 		"  --verbose          show what the host says of each test\n"
@@ -865,6 +867,9 @@ int main(int argc, char **argv)
 		case 's':
 			seed = number(optarg, "--seed");
 			break;
+		case 't':
+			timeout_max = (int)number(optarg, "--timeout");
+			break;
 		case 'v':
 			verbose = true;
 			break;
@@ -888,6 +893,9 @@ int main(int argc, char **argv)
 	manifest = xprintf("%s/manifest.csv", images);
 	load_manifest(manifest);
 	select_tests();
+	for (size_t i = 0; i < ntests; i++)
+		if (tests[i].timeout > timeout_max)
+			tests[i].timeout = timeout_max;
 	for (size_t i = 0; i < ntests; i++) {
 		bool first = tests[i].selected;
 

@@ -85,7 +85,7 @@ mutants()
 	while IFS=, read -r bug what where id; do
 		if [ "$id" = '*' ]; then
 			# A host that answers everything alike: nearly nothing may hold.
-			KEEL_BUG=$bug KEEL=$keel $run --rounds-scale 1000 --jobs 4 --out "$tmp/json" --filter "$everything" >"$tmp/said" 2>&1
+			KEEL_BUG=$bug KEEL=$keel $run --rounds-scale 1000 --timeout 2 --jobs 4 --filter "$everything" >"$tmp/said" 2>&1
 			good=$(grep -c '^    ok' "$tmp/said")
 			all=$(grep -cE '^    (not )?ok' "$tmp/said")
 			[ "$all" -gt 100 ] && [ "$((good * 5))" -lt "$all" ]
@@ -102,8 +102,9 @@ mutants()
 		result "$status" "fault $bug ($what, $where) is found by $id"
 	done <"$tmp/list"
 }
-# Images that a host must refuse never reach its calls; they say nothing about these.
-everything='[A-HJ-Z]*,INIT-*'
+# Images, start info and initial state come before the first call and say nothing about calls; EARLY calls are spared,
+# so that verdicts can be heard.
+everything='BASE-*,CALL-*,CTX-*,MULTI-*,MMU-*,AS-*,HARVEST-*,TRAP-*,NORM-*,EVENT-*,VCPU-*,TIME-*,CONSOLE-*,MEMORY-*,STATS-*'
 
 # shellcheck source=abi/conformance/hostile/hostile.sh
 . "$here/hostile/hostile.sh"

@@ -132,6 +132,7 @@ KEEL_TEST("EVENT-006", event_stale_after_close, "KEEL-EVENT-05 KEEL-EVENT-04", "
 		if (KEEL_PORT_BIT(again) == bit)
 			CHECK(KEEL_PORT_GEN(again) != KEEL_PORT_GEN(port));
 		CHECK(kt_port_masked(again));
+		NEG(HC(KEEL_CALL_EVENT_SEND, port), KEEL_E_NOENT, ARG(1)); /* the old one, at the same bit */
 		OK(HC(KEEL_CALL_EVENT_CLOSE, again));
 		NEG(HC(KEEL_CALL_EVENT_SEND, again), KEEL_E_NOENT, ARG(1));
 		port = again;

@@ -361,3 +361,19 @@ KEEL_TEST("MULTI-019", multi_refused_crash, "KEEL-CTX-02 KEEL-CRASH-04 KEEL-MULT
 	kt_vcpu->slot[0].frame.state = KEEL_SLOT_FREE;
 	CHECK_EQ(kt_digest(), before);
 }
+
+KEEL_TEST("MULTI-020", multi_fetched_once, "KEEL-MULTI-10 KEEL-TYPE-05", "neg", 0)
+{
+	/* An entry whose call writes over the entry itself: what was fetched before counts to the end. */
+	for (u64 back = 0; back <= 32; back += 32) {
+		fill(3);
+		e[1] = (struct keel_multicall){ .id = KEEL_CALL_STATS_READ,
+						.arg = { E_GPA + 64 + back, 64 - back, 20 },
+						.cookie = 0x1234567 };
+		OK(HC(KEEL_CALL_MULTICALL, E_GPA, 2, R_GPA, 0));
+		CHECK_EQ(r[1].status, 0);
+		CHECK_EQ(r[1].id, KEEL_CALL_STATS_READ);
+		CHECK_EQ(r[1].cookie, 0x1234567);
+		CHECK_EQ(*(u32 *)((u8 *)&e[1] + back), kt_calls[20].id);
+	}
+}
