@@ -160,7 +160,7 @@ void mon_count_error(uint32_t id, struct mvcpu *v)
 
 bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len)
 {
-	return len <= m->ram_size && gpa <= m->ram_size - len;
+	return (len <= m->ram_size && gpa <= m->ram_size - len) || KEEL_BUG(4);
 }
 
 /*
@@ -172,7 +172,7 @@ bool mon_copy_in(const struct mon *m, void *dst, uint64_t gpa, uint64_t len)
 	const volatile uint64_t *s;
 	uint64_t *d = dst;
 
-	if (!mon_range_ok(m, gpa, len) && !KEEL_BUG(4))
+	if (!mon_range_ok(m, gpa, len))
 		return false;
 	s = (const volatile uint64_t *)(m->ram + gpa);
 	for (uint64_t i = 0; i < len / 8; i++)
@@ -373,6 +373,8 @@ mret mon_multicall(struct mvcpu *v, const uint64_t *a)
 			one = call_nr < KEEL_CALL_COUNT ? call(v, call_nr, e.arg) : MERR(KEEL_E_NOSYS, 0);
 		if (one.status < 0)
 			mon_count_error(e.id, v);
+		if (KEEL_BUG(22))
+			mon_copy_in(m, &e, entries + done * sizeof(e), sizeof(e));
 		r.status = one.status;
 		r.value = one.value;
 		r.cookie = e.cookie;

@@ -193,7 +193,7 @@ mret mon_time_set_timer(struct mvcpu *v, const uint64_t *a)
 	if (a[0] != KEEL_TIME_NEVER && mon_now(v) >= a[0])
 		mon_timer_fired(v);
 	else
-		mb_timer(v, a[0]);
+		mb_timer(v, KEEL_BUG(21) ? a[0] - 50000 : a[0]);
 	return MRET(KEEL_OK, 0);
 }
 
