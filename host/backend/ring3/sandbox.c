@@ -241,7 +241,7 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 	uint64_t token;
 	sigset_t set;
 
-	setsid(); /* the keys of our terminal are not for the guest */
+	setpgid(0, 0); /* the keys of our terminal are not for the guest; a session would be a scheduling group, too */
 	errno = 0;
 	if (read(go, &token, sizeof(token)) != sizeof(token))
 		child_fail(r, "waiting to be let go");
