@@ -49,6 +49,7 @@ struct test {
 	bool destructive, negative;
 	char *input, *line, *args;
 	long module;
+	int group;
 
 	bool selected, done;
 	enum outcome outcome;
@@ -215,6 +216,26 @@ static void load_manifest(const char *path)
 	}
 	free(line);
 	fclose(f);
+}
+
+/* Tests of one group side by side, groups in the order of their first row, by number within. */
+static int compare_tests(const void *a, const void *b)
+{
+	const struct test *x = a, *y = b;
+
+	return x->group != y->group ? x->group - y->group : strcmp(x->id, y->id);
+}
+
+static void sort_tests(void)
+{
+	for (size_t i = 0; i < ntests; i++) {
+		size_t first = 0, n = strcspn(tests[i].id, "-") + 1;
+
+		while (strncmp(tests[first].id, tests[i].id, n))
+			first++;
+		tests[i].group = (int)first;
+	}
+	qsort(tests, ntests, sizeof(*tests), compare_tests);
 }
 
 static bool in_list(const char *list, const char *word, bool pattern)
@@ -892,6 +913,7 @@ int main(int argc, char **argv)
 	}
 	manifest = xprintf("%s/manifest.csv", images);
 	load_manifest(manifest);
+	sort_tests();
 	select_tests();
 	for (size_t i = 0; i < ntests; i++)
 		if (tests[i].timeout > timeout_max)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# stages.sh conform|conform-long|mutants|hostile O [N] - the suite as stages of "make check"; KTAP on standard output
+# stages.sh conform|conform-quick|conform-long|mutants|hostile O [N] - the suite as stages of "make check"; KTAP on standard output
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1
@@ -52,6 +52,15 @@ half_negative()
 		"$here/manifest.csv"
 }
 
+# Two starts have different entropy.
+entropy_differs()
+{
+	for i in 1 2; do
+		$run --filter START-007 2>/dev/null | sed -n 's/.*entropy //p' >"$tmp/entropy$i"
+	done
+	[ -s "$tmp/entropy1" ] && ! cmp "$tmp/entropy1" "$tmp/entropy2"
+}
+
 # The runner's own KTAP, one level down; its table stays on standard error.
 suite()
 {
@@ -64,9 +73,10 @@ suite()
 conform()
 {
 	echo "KTAP version 1"
-	echo "1..3"
+	echo "1..4"
 	gate "the manifest is what the images declare" manifest_current
 	gate "at least half of the tests are negative" half_negative
+	gate "two starts have different entropy" entropy_differs
 	: >"$tmp/said"
 	suite "$@"
 	result $? "the host conforms"
@@ -111,13 +121,15 @@ everything='BASE-*,CALL-*,CTX-*,MULTI-*,MMU-*,AS-*,HARVEST-*,TRAP-*,NORM-*,EVENT
 
 case $stage in
 conform) conform ;;
+conform-quick) conform --rounds-scale 50 ;;
 conform-long)
-	conform --seed "$(date +%s)"
+	seed=$(date +%s)
+	conform --seed "$seed"
 	;;
 mutants) mutants ;;
 hostile) hostile ;;
 *)
-	echo "usage: $0 conform|conform-long|mutants|hostile O [N]" >&2
+	echo "usage: $0 conform|conform-quick|conform-long|mutants|hostile O [N]" >&2
 	exit 1
 	;;
 esac

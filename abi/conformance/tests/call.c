@@ -491,3 +491,65 @@ KEEL_TEST("CALL-018", call_frame_after_call, "KEEL-CALL-14 KEEL-INIT-07", "", 0)
 	CHECK_EQ(event_rax, 0);
 	CHECK_EQ(event_rdx, 0);
 }
+
+static u64 interrupted_call[6];
+
+/* Arm the timer so that it sweeps over the calls of the round. */
+static void sweep(u64 round)
+{
+	HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + (round % 500) * 100);
+}
+
+static void prepare_sweep(void)
+{
+	u32 timer = kt_bind(KEEL_SOURCE_TIMER, 0);
+
+	for (u32 i = 0; i < 4; i++)
+		records[i] = (struct keel_mmu_record){ .op = i & 1 ? KEEL_MMU_UNMAP : KEEL_MMU_MAP,
+						       .prot = i & 1 ? 0 : 3,
+						       .va = KT_VA + i / 2 * 65536,
+						       .gpa = i & 1 ? 0 : KT_SCRATCH_GPA,
+						       .len = 65536 };
+	interrupted_call[0] = KEEL_CALL_MMU_BATCH;
+	interrupted_call[2] = kt_gpa(records);
+	interrupted_call[3] = 4;
+	kt_events_on();
+	OK(HC(KEEL_CALL_EVENT_UNMASK, timer));
+	kt_sti();
+}
+
+KEEL_TEST("CALL-019", call_registers_interrupted, "KEEL-CALL-03 KEEL-CALL-14 KEEL-TRAP-12", "timeout=30", 0)
+{
+	prepare_sweep();
+	for (u64 i = 0; i < 3000 / kt_scale + 200; i++) {
+		struct kt_regs in, out;
+
+		pattern(&in);
+		in.rax = interrupted_call[0];
+		in.rdi = interrupted_call[1];
+		in.rsi = interrupted_call[2];
+		in.rdx = interrupted_call[3];
+		in.r10 = in.r8 = 0;
+		in.rflags = 2;
+		out = in;
+		sweep(i);
+		kt_call_regs(&out);
+		check_preserved("mmu_batch", &in, &out);
+		CHECK_EQ(out.rax, 0);
+		CHECK_EQ(out.rdx, 4);
+	}
+	CHECK(kt_upcalls > 50);
+}
+
+KEEL_TEST("CALL-020", call_fp_interrupted, "KEEL-CALL-03 KEEL-TRAP-06 KEEL-TRAP-16", "timeout=30", 0)
+{
+	prepare_sweep();
+	fp_prepare();
+	for (u64 i = 0; i < 3000 / kt_scale + 200 && !kt_fails; i++) {
+		memset(fp_out, 0, sizeof(fp_out));
+		sweep(i);
+		OK_VALUE(kt_call_fp(interrupted_call, fp_in, fp_out, fp_mask), 4);
+		fp_compare("mmu_batch");
+	}
+	CHECK(kt_upcalls > 50);
+}

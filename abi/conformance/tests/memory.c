@@ -302,7 +302,7 @@ KEEL_TEST("STATS-004", stats_work, "KEEL-STATS-04", "", 0)
 	CHECK_EQ(b.work - a.work, 7);
 
 	a = stat(KEEL_CALL_CONSOLE_WRITE);
-	HC(KEEL_CALL_CONSOLE_WRITE, 9, 0x2065746f6e20544b, 0x0a); /* "KT note \n" */
+	HC(KEEL_CALL_CONSOLE_WRITE, 9, 0x3837363534333231, 0x0a); /* "12345678\n" */
 	b = stat(KEEL_CALL_CONSOLE_WRITE);
 	CHECK_EQ(b.work - a.work, 9);
 
