@@ -410,7 +410,7 @@ mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
 
 /* MEMORY */
 
-static int64_t memory_check(struct mvcpu *v, enum mon_call call, const uint64_t *a, uint64_t *pages)
+static int64_t memory_check(const struct mvcpu *v, const uint64_t *a, uint64_t *pages)
 {
 	if (a[0] % KEEL_PAGE_SIZE)
 		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(1));
@@ -421,14 +421,13 @@ static int64_t memory_check(struct mvcpu *v, enum mon_call call, const uint64_t 
 	*pages = a[1] / KEEL_PAGE_SIZE;
 	if (*pages > MON_MEMORY_PAGES)
 		*pages = MON_MEMORY_PAGES;
-	mon_work(v, call, *pages);
 	return KEEL_OK;
 }
 
 mret mon_memory_release(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pages;
-	int64_t status = memory_check(v, MON_CALL_memory_release, a, &pages);
+	int64_t status = memory_check(v, a, &pages);
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
@@ -438,17 +437,19 @@ mret mon_memory_release(struct mvcpu *v, const uint64_t *a)
 	if (v->mon->as0.tracked)
 		for (uint64_t p = a[0] / KEEL_PAGE_SIZE; p < a[0] / KEEL_PAGE_SIZE + pages; p++)
 			v->mon->hostlog[p / 8] |= 1 << p % 8;
+	mon_work(v, MON_CALL_memory_release, pages);
 	return MRET(KEEL_OK, pages);
 }
 
 mret mon_memory_populate(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pages;
-	int64_t status = memory_check(v, MON_CALL_memory_populate, a, &pages);
+	int64_t status = memory_check(v, a, &pages);
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
 	if (!mb_populate(v, a[0], pages))
 		return MERR(KEEL_E_AGAIN, 0);
+	mon_work(v, MON_CALL_memory_populate, pages);
 	return MRET(KEEL_OK, pages);
 }
