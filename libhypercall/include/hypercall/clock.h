@@ -38,7 +38,7 @@ keel_u64 keel_clock_ns(const struct keel_clock_sample *s, keel_u64 tsc);
 
 /**
  * keel_clock_ticks - nanoseconds to ticks, rounded up
- * A TSC value this many ticks later reads at least @ns later. Saturates; ~0 when mult is 0.
+ * A TSC value this many ticks later reads at least @ns later. Saturates; ~0 when mult is 0 and @ns is not.
  */
 keel_u64 keel_clock_ticks(keel_u64 ns, keel_u64 mult);
 
