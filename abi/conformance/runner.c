@@ -913,6 +913,7 @@ int main(int argc, char **argv)
 	}
 	manifest = xprintf("%s/manifest.csv", images);
 	load_manifest(manifest);
+	free(manifest);
 	sort_tests();
 	select_tests();
 	for (size_t i = 0; i < ntests; i++)
