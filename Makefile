@@ -14,8 +14,6 @@ Q := $(if $(filter 1,$(V)),,@)
 CC := gcc
 CLANG ?= clang
 AR := ar
-LD := ld
-OBJCOPY := objcopy
 PYTHON ?= python3
 
 # SAN=1 builds host programs with both sanitizers; use it with an O of its own.
@@ -53,15 +51,14 @@ ifneq (,$(filter-out $(no_packages),$(goals)))
 endif
 
 ALL :=
-CLEAN :=
 CHECK_STAGES := ci build style
 CHECK_LONG_STAGES :=
 # Unit tests are always built with the sanitizers; here the host itself is.
 SAN_STAGES := samples
 CHECK_PROGRAMS :=
 
-include $(wildcard abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
-	abi/conformance/conformance.mk host/bench/bench.mk kunit-tests/kunit-tests.mk)
+include abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
+	abi/conformance/conformance.mk host/bench/bench.mk kunit-tests/kunit-tests.mk
 
 CHECK_STAGES += clang sanitize tree
 
@@ -71,7 +68,7 @@ ifneq (,$(filter-out $(no_packages),$(goals)))
   rules := $(foreach v,CC SAN KEEL_BUGS EXTRA_HOSTCFLAGS,$(v)=$($(v))) \
     $(shell cat Makefile $(filter %.mk,$(MAKEFILE_LIST)) | cksum)
   $(shell mkdir -p $(O) && { echo '$(rules)' | cmp -s - $(O)/rules || echo '$(rules)' >$(O)/rules; })
-  compiled := $(shell find $(O) -path $(O)/modules -prune -o -name '*.d' -print | \
+  compiled := $(shell find $(O) -path $(O)/modules -prune -o -type f -name '*.d' -print | \
     xargs -r sed -s -n '1s/:.*//p')
   $(filter $(O)/%,$(compiled)): $(O)/rules
   $(O)/rules: ;
@@ -129,7 +126,7 @@ packages: ## Install what the build and every gate need
 	$(Q).ci/install check && .ci/install bench
 
 clean: ## Remove the build directory
-	$(Q)rm -rf $(O) $(CLEAN)
+	$(Q)rm -rf $(O)
 
 help: ## This list
 	@awk -F ':[^#]*## ' '/^[a-z][a-z-]*:[^#]*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
