@@ -107,7 +107,7 @@ CHANGE(va_low, LOAD(1)->p_vaddr = KEEL_VA_MIN - 4096)
 CHANGE(va_high, LOAD(1)->p_vaddr = KEEL_VA_END)
 CHANGE(va_window, LOAD(1)->p_vaddr = KEEL_VA_END + 0x100000000)
 CHANGE(va_kernel, LOAD(1)->p_vaddr = UINT64_C(0xffffffff80000000))
-CHANGE(va_end, Elf64_Phdr *p = extra(m); p->p_vaddr = KEEL_VA_END - 4096; p->p_memsz = 8192)
+CHANGE(past_va_end, Elf64_Phdr *p = extra(m); p->p_vaddr = KEEL_VA_END - 4096; p->p_memsz = 8192)
 CHANGE(va_unaligned, LOAD(1)->p_vaddr += 0x10)
 CHANGE(pa_unaligned, LOAD(1)->p_paddr += 0x10)
 CHANGE(filesz, LOAD(1)->p_filesz = LOAD(1)->p_memsz + 1)
@@ -185,7 +185,7 @@ static const struct variant {
 	{ "IMAGE-019", "va-high", "KEEL-IMAGE-03 KEEL-AS-03", va_high },
 	{ "IMAGE-020", "va-window", "KEEL-IMAGE-03 KEEL-AS-02", va_window },
 	{ "IMAGE-021", "va-kernel", "KEEL-IMAGE-03", va_kernel },
-	{ "IMAGE-022", "va-end", "KEEL-IMAGE-03 KEEL-AS-03", va_end },
+	{ "IMAGE-022", "va-end", "KEEL-IMAGE-03 KEEL-AS-03", past_va_end },
 	{ "IMAGE-023", "va-unaligned", "KEEL-IMAGE-04", va_unaligned },
 	{ "IMAGE-024", "pa-unaligned", "KEEL-IMAGE-04", pa_unaligned },
 	{ "IMAGE-025", "filesz", "KEEL-IMAGE-04", filesz },
