@@ -731,8 +731,7 @@ KEEL_TEST("MMU-038", mmu_interrupted, "KEEL-MMU-25 KEEL-MMU-04 KEEL-CALL-14", "t
 		}
 		*(volatile u64 *)(KT_VA + (i % 16) * 8192) = i;
 		CHECK_EQ(*(u64 *)kt_ram(G0 + ((2 * (i % 16) + i) % 64) * 4096), i);
-		while (kt_upcalls == upcalls)
-			HC(KEEL_CALL_VCPU_WAIT, KEEL_TIME_NEVER);
+		WAIT_UNTIL(kt_upcalls != upcalls);
 	}
 	CHECK_EQ(kt_traps, 0);
 }

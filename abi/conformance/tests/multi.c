@@ -318,8 +318,7 @@ KEEL_TEST("MULTI-017", multi_interrupted, "KEEL-MULTI-13 KEEL-MULTI-01 KEEL-CALL
 		OK_VALUE(s, 16);
 		for (u32 k = 0; k < 16; k++)
 			CHECK_EQ(r[k].value, k % 4 ? kt_query(0x400000) : k * 3);
-		while (kt_seen[KEEL_PORT_BIT(timer)] == before)
-			HC(KEEL_CALL_VCPU_WAIT, KEEL_TIME_NEVER);
+		WAIT_UNTIL(kt_seen[KEEL_PORT_BIT(timer)] != before);
 		CHECK_EQ(kt_seen[KEEL_PORT_BIT(timer)], before + 1);
 	}
 }
