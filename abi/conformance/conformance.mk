@@ -38,8 +38,8 @@ $(CONF_O)/obj/dir:
 	$(Q)touch $@
 
 $(CONF_O)/%.elf: $(CONF_O)/obj/entry.o $(CONF_O)/obj/kt.o $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
-	$(Q)$(CC) -nostdlib -static -no-pie -Wl,-T,$(CONF)/guest/image.ld -Wl,--build-id=none -Wl,-z,max-page-size=4096 \
-		-Wl,-z,noexecstack -o $@ $(filter %.o,$^)
+	$(Q)$(LD) -nostdlib -static -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 -z noexecstack \
+		-o $@ $(filter %.o,$^)
 
 # What the images declare, as CSV; see KEEL_TEST in guest/kt.h for the words.
 $(CONF_O)/manifest.csv: $(CONF_IMAGES) $(CONF_O)/badimage $(CONF)/manifest.sh

@@ -213,16 +213,16 @@ static inline void kt_cli(void)
 }
 void kt_sti(void);
 /* Sleep until an upcall made cond true: looked at with IF off, so that none comes between the look and the sleep. */
-#define WAIT_UNTIL(cond)                                                                                               \
-	do {                                                                                                           \
-		for (;;) {                                                                                             \
-			kt_cli();                                                                                      \
-			if (cond)                                                                                      \
-				break;                                                                                 \
-			HC(KEEL_CALL_VCPU_WAIT, KEEL_TIME_NEVER);                                                      \
-			kt_sti();                                                                                      \
-		}                                                                                                      \
-		kt_sti();                                                                                              \
+#define WAIT_UNTIL(cond)                                          \
+	do {                                                      \
+		for (;;) {                                        \
+			kt_cli();                                 \
+			if (cond)                                 \
+				break;                            \
+			HC(KEEL_CALL_VCPU_WAIT, KEEL_TIME_NEVER); \
+			kt_sti();                                 \
+		}                                                 \
+		kt_sti();                                         \
 	} while (0)
 u64 kt_pending(void);
 bool kt_port_pending(u32 port);
