@@ -61,6 +61,57 @@ entropy_differs()
 	[ -s "$tmp/entropy1" ] && ! cmp "$tmp/entropy1" "$tmp/entropy2"
 }
 
+# The runner against adapters that behave in every way one can: FAKE says how, the exit status must be $2.
+judged()
+{
+	FAKE=$1 "$out/keel-conform" --adapter "$tmp/fake" --filter "${3:-BASE-001}" --timeout 1 --out "$tmp/fake.json" >"$tmp/fake.out" 2>&1
+	status=$?
+	[ "$status" = "$2" ] || {
+		echo "an adapter that says '$1': exit $status, expected $2"
+		cat "$tmp/fake.out"
+		return 1
+	}
+}
+
+runner_judges()
+{
+	cat >"$tmp/fake" <<-'EOT'
+		#!/bin/sh
+		if [ "$1" = caps ]; then
+			[ "$FAKE" != nocaps ] || exit 1
+			printf 'host=fake\nbackend=none\nhw=none\nverbs=caps start\n'
+			[ "$FAKE" != erratum ] || echo 'erratum=BASE-001 7'
+			exit 0
+		fi
+		[ "$1" = start ] || exit 69
+		case $FAKE in
+		pass) printf 'KT begin BASE-001\nKT pass\n' ;;
+		fail | erratum) printf 'KT begin BASE-001\nKT fail x.c:1 no\nKT failed\n' ;;
+		passfail) printf 'KT begin BASE-001\nKT fail x.c:1 no\nKT pass\n' ;;
+		skip) printf 'KT begin BASE-001\nKT skip 3 lazy\n' ;;
+		silent) ;;
+		half) printf 'KT begin BASE-001\n' ;;
+		crash) printf 'KT begin BASE-001\n'; exit 125 ;;
+		passcrash) printf 'KT begin BASE-001\nKT pass\n'; exit 125 ;;
+		broken) exit 127 ;;
+		hang) sleep 20 ;;
+		restarts) printf 'KT begin BASE-021\nKT armed\nKT begin BASE-021\n'; sleep 20 ;;
+		reports) printf 'KT begin BASE-021\nKT armed\n'; echo 'restart 5' >"$KEEL_CONFORM_DIR/end" ;;
+		returns) printf 'KT begin BASE-018\nKT armed\nKT fail x.c:1 returned\nKT failed\n' ;;
+		exit1) printf 'KT begin BASE-018\nKT armed\n'; exit 1 ;;
+		exit2) printf 'KT begin BASE-018\nKT armed\n'; exit 2 ;;
+		refuse) exit 126 ;;
+		run) printf 'KT begin IMAGE-001\nKT pass\n' ;;
+		esac
+	EOT
+	chmod +x "$tmp/fake"
+	judged pass 0 && judged fail 5 && judged passfail 5 && judged skip 5 && judged silent 6 && judged half 6 &&
+		judged crash 6 && judged passcrash 6 && judged broken 4 && judged nocaps 4 && judged hang 6 && judged erratum 0 &&
+		judged refuse 5 && judged restarts 0 BASE-021 && judged reports 0 BASE-021 && judged pass 5 BASE-021 &&
+		judged exit1 0 BASE-018 && judged exit2 5 BASE-018 && judged returns 5 BASE-018 &&
+		judged refuse 0 IMAGE-001 && judged run 5 IMAGE-001 && judged pass 4 NOSUCH-001
+}
+
 # The runner's own KTAP, one level down; its table stays on standard error.
 suite()
 {
@@ -73,9 +124,10 @@ suite()
 conform()
 {
 	echo "KTAP version 1"
-	echo "1..4"
+	echo "1..5"
 	gate "the manifest is what the images declare" manifest_current
 	gate "at least half of the tests are negative" half_negative
+	gate "the runner tells outcomes apart" runner_judges
 	gate "two starts have different entropy" entropy_differs
 	: >"$tmp/said"
 	suite "$@"

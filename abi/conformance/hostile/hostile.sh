@@ -59,6 +59,13 @@ every_number()
 	return "$failed"
 }
 
+# The one call that is permitted with any register is heard of: the others would be as well.
+noticed()
+{
+	hostile_guest "0 125" HOSTILE-001 nr=24 >/dev/null
+	[ $? = 1 ] && grep -q '^KT fail .*syscall 24 came back' "$tmp/out"
+}
+
 far_return()
 {
 	failed=0
@@ -314,9 +321,10 @@ hostile()
 	step=8
 	[ "$rounds" -lt 1000 ] || step=1
 	echo "KTAP version 1"
-	echo "1..20"
+	echo "1..21"
 	gate "K from outside: sealed, alone, with three descriptors" outside
 	gate "K ends when its host is killed" host_killed
+	gate "a call that is permitted would be noticed" noticed
 	gate "every number by syscall ends the partition" every_number HOSTILE-001 1
 	gate "numbers by int 0x80 end it" every_number HOSTILE-002 "$step"
 	gate "numbers no kernel has end it" odd_numbers
