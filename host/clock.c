@@ -205,7 +205,7 @@ uint64_t clock_refresh(struct clock *c)
 	if (c->refreshes < sizeof(first_intervals) / sizeof(first_intervals[0]))
 		interval = first_intervals[c->refreshes++];
 	else
-		interval = c->steady >= 8 ? 4 * NS_PER_S : c->steady >= 4 ? 2 * NS_PER_S : NS_PER_S;
+		interval = (c->steady >= 4 ? 4 : 2) * NS_PER_S;
 	/*
 	 * The TSC is read after the sequence went odd: whoever still reads by the
 	 * old slope has read an earlier TSC, so no reader sees time turn back.
