@@ -93,33 +93,45 @@ static int64_t crash(struct remote_call *c)
 	return KEEL_OK;
 }
 
+/* How many arguments each call takes, by its name. */
+#define A(kind, name)
+#define Z
+#define KEEL_EXT(...)
+#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) ARGS_##name = nargs,
+enum {
+#include "../abi/hypercalls.def"
+};
+#undef A
+#undef Z
+#undef KEEL_EXT
+#undef KEEL_CALL
+
+/* The frequent ones first. */
 static const struct {
 	uint32_t id;
+	unsigned int args;
 	int64_t (*serve)(struct remote_call *c);
 } served[] = {
-	{ KEEL_CALL_BASE_SHUTDOWN, base_shutdown },
-	{ KEEL_CALL_BASE_PING, base_ping },
-	{ KEEL_CALL_CONSOLE_WRITE, console_write_call },
-	{ KEEL_CALL_CONSOLE_SETUP, console_setup_call },
-	{ KEEL_CALL_CRASH, crash },
+	{ KEEL_CALL_BASE_PING, ARGS_base_ping, base_ping },
+	{ KEEL_CALL_CONSOLE_WRITE, ARGS_console_write, console_write_call },
+	{ KEEL_CALL_CONSOLE_SETUP, ARGS_console_setup, console_setup_call },
+	{ KEEL_CALL_BASE_SHUTDOWN, ARGS_base_shutdown, base_shutdown },
+	{ KEEL_CALL_CRASH, ARGS_crash, crash },
 };
 
 int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t id, const uint64_t arg[5],
 			      uint64_t *value)
 {
-	const struct call_info *info = call_find(id);
 	struct remote_call c = { .p = p, .vcpu = vcpu, .arg = arg, .value = value };
 
 	*value = 0;
-	if (!info)
-		return KEEL_STATUS(KEEL_E_NOSYS, 0);
 	for (size_t i = 0; i < sizeof(served) / sizeof(served[0]); i++) {
 		if (served[i].id != id)
 			continue;
-		for (unsigned int n = info->args; n < 5; n++)
+		for (unsigned int n = served[i].args; n < 5; n++)
 			if (arg[n])
 				return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG((int)n + 1));
 		return served[i].serve(&c);
 	}
-	return KEEL_STATUS(KEEL_E_NOTSUP, 0);
+	return KEEL_STATUS(call_find(id) ? KEEL_E_NOTSUP : KEEL_E_NOSYS, 0);
 }
