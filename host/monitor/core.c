@@ -3,7 +3,7 @@
  * Dispatch, BASE, MULTICALL, STATS, CRASH and the accessors of guest RAM.
  *
  * The table of calls is hypercalls.def; a call's common checks are done here
- * in the order of KEEL-CALL-06, its own in its handler.
+ * in the order of KEEL-CALL-08, its own in its handler.
  */
 #include "monitor.h"
 #include "bugs.h"
