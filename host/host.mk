@@ -29,10 +29,10 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 
 # Unit tests, always under ASan and UBSan. They bring a backend of their own.
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
-	as_test
+	as_test timer_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
 HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o,$(HOST_SRC:=.o)) \
-	$(HOST_TEST_LIBH:%=hc_%.o) as.o)
+	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o)
 HOST_TEST_CFLAGS = $(HOST_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
 
 $(O)/host/tests/%.o: host/tests/%.c
@@ -41,8 +41,11 @@ $(O)/host/tests/%.o: host/tests/%.c
 $(O)/host/tests/%.o: host/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
-# The monitor's tree code and its test see the list of calls.
-$(O)/host/tests/as.o $(O)/host/tests/as_test.o: HOST_CFLAGS += -Iabi
+# The monitor's code and its tests see the list of calls.
+$(addprefix $(O)/host/tests/,as.o as_test.o mon_event.o timer_test.o): HOST_CFLAGS += -Iabi
+$(O)/host/tests/mon_%.o: host/monitor/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
 $(O)/host/tests/%.o: host/monitor/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<

@@ -76,6 +76,7 @@ TESTS(report);
 TESTS(core);
 TESTS(clock);
 TESTS(as);
+TESTS(timer);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -138,6 +138,7 @@ int main(void)
 		{ options_tests, &options_count }, { console_tests, &console_count },
 		{ report_tests, &report_count },   { core_tests, &core_count },
 		{ clock_tests, &clock_count },	   { as_tests, &as_count },
+		{ timer_tests, &timer_count },
 	};
 	struct CMUnitTest all[128];
 	size_t n = 0;
