@@ -64,8 +64,7 @@ enum {
 
 /* MON_REMOTE_READY arg1: where start-up failed. */
 enum k_step {
-	K_STEP_MAP = 1,
-	K_STEP_EVACUATE,
+	K_STEP_EVACUATE = 1,
 	K_STEP_SIGNALS,
 	K_STEP_TIMER,
 	K_STEP_LIMITS,

@@ -187,7 +187,6 @@ fail:
 /* Serving remote calls */
 
 static const char *const step_names[] = {
-	[K_STEP_MAP] = "mapping",
 	[K_STEP_EVACUATE] = "unmapping what it was born with",
 	[K_STEP_SIGNALS] = "signal set-up",
 	[K_STEP_TIMER] = "timer",
