@@ -113,6 +113,7 @@ KEEL_TEST("CONSOLE-006", console_ring_wraps, "KEEL-CONSOLE-05", "line=ring%20che
 			HC(KEEL_CALL_VCPU_WAIT, kt_now() + MS / 10);
 		publish(text, n + 1);
 	}
+	flush(); /* room for the last line, too */
 	publish("ring checksum is printed last\n", 30);
 	flush();
 	OK(HC(KEEL_CALL_CONSOLE_SETUP, 0, 0));
