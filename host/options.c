@@ -111,8 +111,8 @@ static int set_backend(void *to, const char *text, struct error *e)
 {
 	struct keel_options *o = to;
 
-	if (strcmp(text, "auto") && strcmp(text, "ring3"))
-		return error_set(e, "--backend %s: there are auto and ring3", text);
+	if (strcmp(text, "auto") && strcmp(text, "kvm") && strcmp(text, "ring3"))
+		return error_set(e, "--backend %s: there are auto, kvm and ring3", text);
 	o->backend = text;
 	return 0;
 }
@@ -198,7 +198,7 @@ static int set_require_sandbox(void *to, const char *text, struct error *e)
 }
 
 static const struct option_def run_options[] = {
-	{ "backend", "auto|ring3", "how to run the guest (default auto)", set_backend },
+	{ "backend", "auto|kvm|ring3", "how to run the guest (default auto)", set_backend },
 	{ "mem", "SIZE", "memory, a multiple of 2M; suffixes K, M, G, T (default 64M)", set_mem },
 	{ "initrd", "FILE", "load FILE into memory for the guest", set_initrd },
 	{ "cmdline", "STRING", "command line for the guest", set_cmdline },

@@ -95,6 +95,8 @@ static void test_all_options(void **state)
 	assert_int_equal(o.timeout, 5);
 	assert_true(o.stats && o.verbose && o.require_sandbox);
 	assert_string_equal(o.core, "c");
+	assert_int_equal(parse(&o, &e, ARGS("--backend=kvm", "x.elf")), 0);
+	assert_string_equal(o.backend, "kvm");
 	assert_int_equal(parse(&o, &e, ARGS("--", "--stats")), 0);
 	assert_string_equal(o.image, "--stats");
 	assert_int_equal(parse(&o, &e, ARGS("--help")), 1);
@@ -125,7 +127,7 @@ static void test_wrong_options(void **state)
 		{ ARGS("--timeout", "-1", "a"), "not a number of seconds" },
 		{ ARGS("--timeout", "1e3", "a"), "not a number of seconds" },
 		{ ARGS("--timeout", "4294967296000", "a"), "not a number of seconds" },
-		{ ARGS("--backend", "kvm2", "a"), "--backend kvm2" },
+		{ ARGS("--backend", "kvm2", "a"), "--backend kvm2: there are auto, kvm and ring3" },
 		{ ARGS("--initrd=", "a"), "empty file name" },
 		{ ARGS("--core=", "a"), "empty file name" },
 		{ ARGS("--cmdline", longest, "a"), "at most 4095 fit" },
