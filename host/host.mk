@@ -7,9 +7,18 @@ HOST_OBJS := $(addprefix $(O)/host/,$(HOST_SRC:=.o) $(HOST_LIBH:%=hc_%.o))
 HOST_CFLAGS = $(HOSTCFLAGS) -D_GNU_SOURCE -MMD -MP
 
 # Backends add their objects to HOST_BACKEND_OBJS. libseccomp compiles the filters of the sandbox.
-HOST_BACKEND_OBJS :=
+HOST_BACKEND_OBJS := $(addprefix $(O)/host/,monmem.o v_as.o)
 HOST_BACKEND_LIBS := -lseccomp
--include host/backend/ring3/ring3.mk
+BUGS := $(if $(KEEL_BUGS),-DKEEL_BUGS)
+include host/backend/ring3/ring3.mk host/backend/kvm/kvm.mk
+
+# The monitor's memory, and its tree code for reading a stopped partition's mappings.
+$(O)/host/%.o: host/backend/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<
+$(O)/host/v_as.o: host/monitor/as.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<
 
 ALL += $(O)/keel
 

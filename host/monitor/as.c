@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The address-space tree: four levels of 512 entries in x86-64 format, GPAs in
- * the leaves. It is the truth about what the guest mapped; VMAs on ring3 and
- * the TLB on kvm are caches of it. 2 MiB leaves hold large aligned runs.
+ * The address-space tree: four levels of 512 entries in x86-64 format. It is the
+ * truth about what the guest mapped; VMAs on ring3 and the TLB on kvm, where the
+ * processor walks it, are caches of it. 2 MiB leaves hold large aligned runs.
+ * Entries hold a GPA plus ram_base, or a place in the arena plus arena_base; what
+ * comes out of the functions here is plain GPAs.
  *
  * Tables come from an arena with a fixed number of pages: the partition's
  * quota, and the only source of NOMEM. A table is freed when its last entry
@@ -14,11 +16,11 @@
 #define LEVELS 4
 #define ENTRIES 512
 #define LARGE_PAGES 512
-#define TABLE_FLAGS (PTE_P | PTE_W)
+#define TABLE_FLAGS (PTE_P | PTE_W | PTE_A)
 
 static uint64_t *table_at(struct mon *m, uint64_t entry)
 {
-	return (uint64_t *)(m->arena + (entry & PTE_ADDR));
+	return (uint64_t *)(m->arena + ((entry & PTE_ADDR) - m->arena_base));
 }
 
 static uint64_t table_index(struct mon *m, const uint64_t *table)
@@ -51,6 +53,7 @@ static void table_put(struct mon *m, uint64_t *table)
 	m->table_live[i] = m->table_free;
 	m->table_free = i + 1;
 	m->tables--;
+	m->tables_put++;
 }
 
 static void set(struct mon *m, uint64_t *table, unsigned int i, uint64_t entry)
@@ -97,7 +100,7 @@ static uint64_t *walk(struct mon *m, struct as *as, uint64_t va, unsigned int le
 					n[k] = (e & ~PTE_PS) + k * KEEL_PAGE_SIZE;
 				m->table_live[table_index(m, n)] = ENTRIES;
 			}
-			set(m, t, i, ((uint8_t *)n - m->arena) | TABLE_FLAGS);
+			set(m, t, i, (m->arena_base + ((uint8_t *)n - m->arena)) | TABLE_FLAGS);
 			e = t[i];
 		}
 		t = table_at(m, e);
@@ -133,10 +136,10 @@ uint64_t as_lookup(struct mon *m, struct as *as, uint64_t va)
 		if (!e)
 			return 0;
 		if (e & PTE_PS)
-			return (e & ~PTE_PS) + (va & (LARGE_PAGES * KEEL_PAGE_SIZE - KEEL_PAGE_SIZE));
+			return (e & ~PTE_PS) - m->ram_base + (va & (LARGE_PAGES * KEEL_PAGE_SIZE - KEEL_PAGE_SIZE));
 		t = table_at(m, e);
 	}
-	return t[slot(va, 0)];
+	return t[slot(va, 0)] ? t[slot(va, 0)] - m->ram_base : 0;
 }
 
 static uint64_t chunk(uint64_t va, uint64_t pages)
@@ -151,10 +154,13 @@ static uint64_t count_tracked(uint64_t pte)
 	return pte & PTE_TRACK ? 1 : 0;
 }
 
-uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_t pages, uint64_t pte_flags)
+uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_t pages, uint64_t pte_flags,
+		bool *replaced)
 {
 	uint64_t done = 0;
 	struct path p;
+
+	*replaced = false;
 
 	while (done < pages) {
 		uint64_t n = chunk(va, pages - done);
@@ -168,6 +174,7 @@ uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_
 			if (!t)
 				break;
 			e = t[slot(va, 1)];
+			*replaced |= !!e;
 			if (e && !(e & PTE_PS)) {
 				/* Clear the small pages first: their table must go back as zero. */
 				uint64_t unused = 0;
@@ -177,7 +184,7 @@ uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_
 				if (!t)
 					break;
 			}
-			set(m, t, slot(va, 1), gpa | pte_flags | PTE_PS);
+			set(m, t, slot(va, 1), (gpa + m->ram_base) | pte_flags | PTE_PS);
 		} else {
 			t = walk(m, as, va, 0, true, &p);
 			if (!t)
@@ -185,10 +192,12 @@ uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_
 			for (uint64_t i = 0; i < n; i++) {
 				uint64_t old = t[slot(va, 0) + i];
 
+				*replaced |= !!old;
 				as->tracked -= count_tracked(old);
 				/* A page remapped under HARVEST counts as written. */
 				set(m, t, slot(va, 0) + i,
-				    (gpa + i * KEEL_PAGE_SIZE) | pte_flags | (old & PTE_TRACK ? PTE_TRACK | PTE_D : 0));
+				    (gpa + m->ram_base + i * KEEL_PAGE_SIZE) | pte_flags |
+					    (old & PTE_TRACK ? PTE_TRACK | PTE_D : 0));
 				as->tracked += count_tracked(old);
 			}
 		}
@@ -302,7 +311,8 @@ uint64_t as_flags(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uin
 	return change(m, as, va, pages, ~clear, set_bits, true);
 }
 
-uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64_t max, uint64_t *pte)
+/* as_run(), but for what entries hold. */
+static uint64_t run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64_t max, uint64_t *pte)
 {
 	uint64_t at = *va, n = 0;
 
@@ -353,4 +363,13 @@ uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64
 	if (n && *va + n * KEEL_PAGE_SIZE > end)
 		n = (end - *va) / KEEL_PAGE_SIZE;
 	return n < max ? n : max;
+}
+
+uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64_t max, uint64_t *pte)
+{
+	uint64_t n = run(m, as, va, end, max, pte);
+
+	if (n)
+		*pte -= m->ram_base;
+	return n;
 }

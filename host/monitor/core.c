@@ -221,7 +221,7 @@ void mon_vcpu_init(struct mon *m, struct mvcpu *v, struct keel_vcpu *page, uint3
 		page->event_mask[i] = ~KEEL_U64(0);
 	v->cur.rip = m->entry;
 	v->cur.rdi = m->start_va;
-	v->cur.rflags = 2;
+	v->cur.rflags = 0x202; /* IF is the hardware's */
 }
 
 /* BASE */

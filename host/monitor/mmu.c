@@ -15,14 +15,14 @@ struct pend {
 	struct mvcpu *v;
 	uint64_t va, pages, gpa;
 	uint32_t op, prot;
-	bool populate;
+	unsigned int flags; /* MB_* */
 };
 
 static void pend_flush(struct pend *p)
 {
 	switch (p->op) {
 	case KEEL_MMU_MAP:
-		mb_map(p->v, p->va, p->pages, p->gpa, p->prot, p->populate);
+		mb_map(p->v, p->va, p->pages, p->gpa, p->prot, p->flags);
 		break;
 	case KEEL_MMU_UNMAP:
 		if (!KEEL_BUG(8))
@@ -37,13 +37,14 @@ static void pend_flush(struct pend *p)
 }
 
 static void pend_add(struct pend *p, uint32_t op, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
-		     bool populate)
+		     unsigned int flags)
 {
 	uint64_t end = p->va + p->pages * KEEL_PAGE_SIZE;
 
-	if (p->op == op && p->prot == prot && p->populate == populate) {
+	if (p->op == op && p->prot == prot && !((p->flags ^ flags) & MB_POPULATE)) {
 		if (va == end && (op != KEEL_MMU_MAP || gpa == p->gpa + p->pages * KEEL_PAGE_SIZE)) {
 			p->pages += pages;
+			p->flags |= flags;
 			return;
 		}
 		/* Unmapping across a gap in which nothing is mapped does no harm and saves an operation. */
@@ -57,7 +58,7 @@ static void pend_add(struct pend *p, uint32_t op, uint64_t va, uint64_t pages, u
 		}
 	}
 	pend_flush(p);
-	*p = (struct pend){ p->v, va, pages, gpa, op, prot, populate };
+	*p = (struct pend){ p->v, va, pages, gpa, op, prot, flags };
 }
 
 /* Bring the cache's protection of a range in line with the tree, run by run. */
@@ -67,14 +68,15 @@ static void pend_reprotect(struct pend *p, uint64_t va, uint64_t pages)
 	uint64_t end = va + pages * KEEL_PAGE_SIZE, pte, n;
 
 	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
-		pend_add(p, KEEL_MMU_PROTECT, va, n, 0, pte_cache_prot(pte), false);
+		pend_add(p, KEEL_MMU_PROTECT, va, n, 0, pte_cache_prot(pte), 0);
 		va += n * KEEL_PAGE_SIZE;
 	}
 }
 
 static uint64_t prot_to_pte(uint32_t prot)
 {
-	return PTE_P | (prot & KEEL_PROT_W ? PTE_W : 0) | (prot & KEEL_PROT_X ? 0 : PTE_NX);
+	/* The processor need not write what nobody asks for; HARVEST clears D. */
+	return PTE_P | PTE_A | PTE_D | (prot & KEEL_PROT_W ? PTE_W : 0) | (prot & KEEL_PROT_X ? 0 : PTE_NX);
 }
 
 static bool guest_range(uint64_t va, uint64_t len)
@@ -119,23 +121,24 @@ static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t b
 	struct mon *m = p->v->mon;
 	struct as *as = &m->as0;
 	uint64_t pages = r->len / KEEL_PAGE_SIZE, present = 0, written = 0;
+	bool replaced;
 
 	if (pages > budget)
 		pages = budget;
 	switch (r->op) {
 	case KEEL_MMU_MAP:
-		*done = as_map(m, as, r->va, r->gpa, pages, prot_to_pte(r->prot));
+		*done = as_map(m, as, r->va, r->gpa, pages, prot_to_pte(r->prot), &replaced);
 		if (*done)
 			pend_add(p, KEEL_MMU_MAP, r->va, *done, r->gpa, r->prot | KEEL_PROT_R,
-				 r->flags & KEEL_MMU_POPULATE);
+				 (r->flags & KEEL_MMU_POPULATE ? MB_POPULATE : 0) | (replaced ? MB_REPLACED : 0));
 		return *done < pages ? KEEL_STATUS(KEEL_E_NOMEM, 0) : KEEL_OK;
 	case KEEL_MMU_UNMAP:
 		*done = as_unmap(m, as, r->va, pages, &present, &written);
 		if (present)
-			pend_add(p, KEEL_MMU_UNMAP, r->va, *done, 0, 0, false);
+			pend_add(p, KEEL_MMU_UNMAP, r->va, *done, 0, 0, 0);
 		return *done < pages ? KEEL_STATUS(KEEL_E_NOMEM, 0) : KEEL_OK;
 	default:
-		*done = as_protect(m, as, r->va, pages, prot_to_pte(r->prot));
+		*done = as_protect(m, as, r->va, pages, prot_to_pte(r->prot) & ~PTE_D);
 		if (*done)
 			pend_reprotect(p, r->va, *done);
 		if (*done == pages)
@@ -157,6 +160,7 @@ static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint6
 {
 	struct pend p = { .v = v };
 	uint64_t budget = MON_MMU_PAGES, i, part = 0;
+	const uint32_t tables_put = v->mon->tables_put;
 	int64_t status = KEEL_OK;
 
 	for (i = 0; i < n && budget; i++) {
@@ -172,6 +176,8 @@ static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint6
 		}
 	}
 	pend_flush(&p);
+	if (v->mon->tables_put != tables_put)
+		mb_tables_freed(v);
 	mon_work(v, MON_CALL_mmu_batch, MON_MMU_PAGES - budget);
 	*value = (KEEL_BUG(12) && i ? i - 1 : i) | part << 32;
 	return status;
@@ -272,7 +278,7 @@ bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *e
 		mb_protect(v, at, n, pte_prot(pte));
 		return true;
 	}
-	mb_map(v, at, n, pte & PTE_ADDR, pte_cache_prot(pte), false);
+	mb_map(v, at, n, pte & PTE_ADDR, pte_cache_prot(pte), MB_REPLACED);
 	return true;
 }
 

@@ -178,6 +178,9 @@ struct mon {
 	uint32_t table_free;  /* head of the free list + 1 */
 	uint32_t table_used;  /* tables ever handed out */
 	uint32_t tables;      /* tables in use */
+	uint32_t tables_put;  /* times one was given back; see mb_tables_freed() */
+	uint64_t ram_base;    /* what an entry holds of GPA 0: where the backend's address translation puts it */
+	uint64_t arena_base;  /* what an entry holds of the arena's first table */
 	uint8_t *hostlog;     /* one bit per RAM page the monitor wrote while pages are tracked */
 
 	/* From here on the monitor's own. */
@@ -240,8 +243,13 @@ static inline void mon_work(struct mvcpu *v, enum mon_call call, uint64_t work)
 #undef KEEL_EXT
 #undef KEEL_CALL
 
-/* trap.c: what becomes of v->cur before it runs. */
+/* trap.c: what becomes of v->cur before it runs. Its rflags.IF is the hardware's, 1 in all guest-kernel code. */
 void mon_exit(struct mvcpu *v);
+/*
+ * An asynchronous upcall landed at *ip. True when that is monitor text: it leaves a
+ * mark, and goes on there as *ip and *flags then say.
+ */
+bool mon_upcall(struct mvcpu *v, uint64_t *ip, uint64_t *flags);
 /* Deliver a trap to v->cur, or end the partition when there is nowhere to. */
 void mon_trap(struct mvcpu *v, uint32_t vector, uint64_t error, uint64_t addr);
 
@@ -256,6 +264,7 @@ uint64_t mon_now(struct mvcpu *v);
 /* as.c: the tree is the authoritative page table (architecture decision 11). */
 #define PTE_P KEEL_U64(0x001)
 #define PTE_W KEEL_U64(0x002)
+#define PTE_A KEEL_U64(0x020)
 #define PTE_D KEEL_U64(0x040)
 #define PTE_PS KEEL_U64(0x080)
 #define PTE_TRACK KEEL_U64(0x200) /* under HARVEST; not writable in the cache until dirty */
@@ -264,8 +273,12 @@ uint64_t mon_now(struct mvcpu *v);
 
 void as_init(struct mon *m, struct as *as);
 uint64_t as_lookup(struct mon *m, struct as *as, uint64_t va);
-/* Each returns the pages done; fewer than asked: NOMEM for map, a hole for protect. */
-uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_t pages, uint64_t pte_flags);
+/*
+ * Each returns the pages done; fewer than asked: NOMEM for map, a hole for protect.
+ * *replaced becomes true when something was mapped there before.
+ */
+uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_t pages, uint64_t pte_flags,
+		bool *replaced);
 uint64_t as_unmap(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t *present, uint64_t *written);
 uint64_t as_protect(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t pte_flags);
 /* Change flag bits of mapped 4 KiB pages of a range; splits large ones. Pages done, fewer = NOMEM. */
@@ -305,13 +318,16 @@ extern char mon_resume[] MON_SYMBOL, mon_resume_load[] MON_SYMBOL, mon_resume_en
 
 /*
  * What a backend gives the monitor. Map, unmap and protect act on the cache
- * (VMAs, hardware tables); they cannot fail: a cache that is full is emptied.
+ * (VMAs, TLB); they cannot fail: a cache that is full is emptied.
  */
-void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, bool populate);
+#define MB_POPULATE 1 /* bring the pages in now */
+#define MB_REPLACED 2 /* the cache may hold something else for this range */
+void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags);
 void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages);
 void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot);
-uint64_t mb_now(struct mvcpu *v);				/* guest ns without the clock page */
-void mb_timer(struct mvcpu *v, uint64_t deadline);		/* guest ns; KEEL_TIME_NEVER disarms */
+void mb_tables_freed(struct mvcpu *v);		   /* before a table given back can be walked as another one */
+uint64_t mb_now(struct mvcpu *v);		   /* guest ns without the clock page */
+void mb_timer(struct mvcpu *v, uint64_t deadline); /* guest ns; KEEL_TIME_NEVER disarms */
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline); /* until kick_seq != seq; false: deadline passed */
 void mb_yield(struct mvcpu *v);
 mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg);

@@ -9,7 +9,7 @@
 #define RED_ZONE 128
 /* Flags a frame may carry into the guest: arithmetic, TF, DF, AC, ID. */
 #define RFLAGS_GUEST 0x240dd5u
-#define RFLAGS_FIXED 0x002u
+#define RFLAGS_KERNEL 0x202u /* what guest-kernel code runs with besides; IF is the hardware's */
 
 /*
  * Save v->cur in the class's slot and turn it into the entry of that class.
@@ -28,7 +28,7 @@ static void enter(struct mvcpu *v, unsigned int class, uint32_t vector, uint64_t
 	slot->mode = KEEL_MODE_KERNEL;
 	slot->error = error;
 	slot->addr = addr;
-	slot->rflags = flags | RFLAGS_FIXED | (v->page->if_enabled ? KEEL_RFLAGS_IF : 0);
+	slot->rflags = flags | 2 | (v->page->if_enabled ? KEEL_RFLAGS_IF : 0);
 	slot->reserved[0] = 0;
 	slot->reserved[1] = 0;
 
@@ -37,7 +37,7 @@ static void enter(struct mvcpu *v, unsigned int class, uint32_t vector, uint64_t
 	cur->rsp = (e->stack ? e->stack : cur->rsp - (KEEL_BUG(17) ? 0 : RED_ZONE)) & ~KEEL_U64(15);
 	cur->rip = e->entry;
 	cur->rdi = (uint64_t)slot;
-	cur->rflags = RFLAGS_FIXED;
+	cur->rflags = RFLAGS_KERNEL;
 }
 
 static bool slot_free(const struct mvcpu *v, unsigned int class)
@@ -69,6 +69,26 @@ void mon_exit(struct mvcpu *v)
 		enter(v, KEEL_CLASS_EVENT, 0, 0, 0);
 }
 
+static bool in(uint64_t ip, const char *from, const char *to)
+{
+	return ip >= (uint64_t)from && ip < (uint64_t)to;
+}
+
+bool mon_upcall(struct mvcpu *v, uint64_t *ip, uint64_t *flags)
+{
+	if (!in(*ip, mon_text_start, mon_text_end))
+		return false;
+	v->attn |= ATTN_LOOK;
+	if (in(*ip, gate_check, gate_ret_end)) {
+		*ip = (uint64_t)gate_check;
+	} else if (in(*ip, mon_resume_load, mon_resume_end)) {
+		*ip = (uint64_t)mon_resume;
+		/* The guest's flags may be loaded already; the monitor's code wants DF and AC clear. */
+		*flags = 2;
+	}
+	return true;
+}
+
 static void fatal(struct mvcpu *v, uint32_t kind, uint32_t vector, uint64_t error, uint64_t addr)
 {
 	v->fatal.kind = kind;
@@ -76,6 +96,8 @@ static void fatal(struct mvcpu *v, uint32_t kind, uint32_t vector, uint64_t erro
 	v->fatal.regs.vector = vector;
 	v->fatal.regs.error = error;
 	v->fatal.regs.addr = addr;
+	v->fatal.regs.rflags &= ~(uint64_t)KEEL_RFLAGS_IF;
+	v->fatal.regs.rflags |= v->page->if_enabled ? KEEL_RFLAGS_IF : 0;
 	mb_fatal(v);
 }
 
@@ -131,7 +153,7 @@ mret mon_trap_return(struct mvcpu *v, const uint64_t *a)
 	if (a[0] == KEEL_CLASS_DUMP)
 		v->illegal &= ~KEEL_CF_NODUMP;
 	v->page->if_enabled = !!(f.rflags & KEEL_RFLAGS_IF);
-	f.rflags = (f.rflags & RFLAGS_GUEST) | RFLAGS_FIXED;
+	f.rflags = (f.rflags & RFLAGS_GUEST) | RFLAGS_KERNEL;
 	v->cur = f;
 	__atomic_store_n(&slot->state, KEEL_SLOT_FREE, __ATOMIC_RELEASE);
 	v->attn |= ATTN_RESUME;

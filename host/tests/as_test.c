@@ -39,7 +39,8 @@ static unsigned int count_tables(const uint64_t *t, unsigned int level)
 	for (unsigned int i = 0; i < 512; i++) {
 		used += t[i] != 0;
 		if (level && t[i] && !(t[i] & PTE_PS))
-			tables += count_tables((const uint64_t *)(arena + (t[i] & PTE_ADDR)), level - 1);
+			tables +=
+				count_tables((const uint64_t *)(arena + ((t[i] & PTE_ADDR) - m.arena_base)), level - 1);
 		if (t[i] & PTE_PS)
 			assert_int_equal(level, 1);
 	}
@@ -79,12 +80,16 @@ static uint64_t flags(void)
 static void op_map(unsigned int w, unsigned int at, unsigned int n)
 {
 	uint64_t f = flags(), gpa = dice(RAM_PAGES), done;
+	bool replaced, over = false;
 
 	if (dice(2)) /* what can be a large leaf */
 		gpa = (gpa & ~511u) + (base[w] / KEEL_PAGE_SIZE + at) % 512;
 	gpa *= KEEL_PAGE_SIZE;
-	done = as_map(&m, &m.as0, base[w] + at * KEEL_PAGE_SIZE, gpa, n, f);
+	done = as_map(&m, &m.as0, base[w] + at * KEEL_PAGE_SIZE, gpa, n, f, &replaced);
 	assert_true(done <= n);
+	for (unsigned int i = 0; i < done; i++)
+		over |= !!model[w][at + i];
+	assert_int_equal(replaced, over);
 	for (unsigned int i = 0; i < done; i++)
 		model[w][at + i] = (gpa + i * KEEL_PAGE_SIZE) | f |
 				   (model[w][at + i] & PTE_TRACK ? PTE_TRACK | PTE_D : 0);
@@ -165,6 +170,10 @@ static void run(unsigned int pages, unsigned int rounds, bool track)
 	memset(arena, 0, sizeof(arena));
 	memset(live, 0, sizeof(live));
 	m = (struct mon){ .arena = arena, .arena_pages = pages, .table_live = live };
+	if (dice(2)) { /* as on kvm */
+		m.ram_base = KEEL_U64(4) << 30;
+		m.arena_base = KEEL_U64(5) << 20;
+	}
 	as_init(&m, &m.as0);
 	for (unsigned int i = 0; i < rounds; i++) {
 		unsigned int w = (unsigned int)dice(WINDOWS), at = (unsigned int)dice(WINDOW), n;

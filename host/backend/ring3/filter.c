@@ -40,7 +40,7 @@
 #define LOW32(n) CMP(n, MASKED_EQ, 0xffffffff00000000, 0)
 #define NOTHING_BUT(n, mask) CMP(n, MASKED_EQ, ~(uint64_t)(mask), 0)
 #define WITHIN(n, base, span) CMP(n, MASKED_EQ, ~((uint64_t)(span)-1), base)
-#define SHARED_VCPU(n) WITHIN(n, K_VCPU_VA, K_VCPU_SPAN) /* in the vCPU blocks */
+#define SHARED_VCPU(n) WITHIN(n, MON_VCPU_VA, MON_VCPU_SPAN) /* in the vCPU blocks */
 
 #define PROT_RWX (PROT_READ | PROT_WRITE | PROT_EXEC)
 #define MAP_WANTED (MAP_SHARED | MAP_FIXED)
@@ -97,7 +97,7 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		  4,
 		  { IS(0, K_FD_RAM), IS(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE), BELOW(2, ram),
 		    BELOW(3, ram + 1) } },
-		{ SCMP_SYS(madvise), 3, { WITHIN(0, K_RAM_VA, K_RAM_MAX), LOW32(1), IS(2, MADV_POPULATE_WRITE) } },
+		{ SCMP_SYS(madvise), 3, { WITHIN(0, MON_RAM_VA, MON_RAM_MAX), LOW32(1), IS(2, MADV_POPULATE_WRITE) } },
 	};
 	/* The hot ones first: their place in the program is their cost. */
 	static const struct {

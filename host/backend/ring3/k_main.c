@@ -57,7 +57,7 @@ unsigned int keel_bug;
 
 static struct mon *mon(void)
 {
-	return (struct mon *)K_MON_VA;
+	return (struct mon *)MON_VA;
 }
 
 static struct k_config *config(void)
@@ -97,7 +97,7 @@ static void map_fixed(uint64_t va, uint64_t len, int prot, int fd)
  */
 uint64_t k_map(const uint64_t *stack)
 {
-	struct mvcpu *v = mv_of((struct keel_vcpu *)K_VCPU_VA);
+	struct mvcpu *v = mv_of((struct keel_vcpu *)MON_VCPU_VA);
 	uint64_t minsig = 2048, hwcap2 = 0;
 	const uint64_t *p = stack + 1 + stack[0] + 1;
 
@@ -109,18 +109,18 @@ uint64_t k_map(const uint64_t *stack)
 		if (p[0] == AT_HWCAP2)
 			hwcap2 = p[1];
 	}
-	map_fixed(K_VCPU_VA, K_VCPU_SPAN + K_DYNAMIC_OFF, PROT_READ | PROT_WRITE, K_FD_MON);
-	if (config()->mon_size > K_VCPU_SPAN + K_DYNAMIC_OFF &&
-	    sys6(__NR_mmap, K_VCPU_VA, config()->mon_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, K_FD_MON,
-		 0) != K_VCPU_VA)
+	map_fixed(MON_VCPU_VA, MON_VCPU_SPAN + MON_DYNAMIC_OFF, PROT_READ | PROT_WRITE, K_FD_MON);
+	if (config()->mon_size > MON_VCPU_SPAN + MON_DYNAMIC_OFF &&
+	    sys6(__NR_mmap, MON_VCPU_VA, config()->mon_size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, K_FD_MON,
+		 0) != MON_VCPU_VA)
 		die();
-	map_fixed(K_RAM_VA, mon()->ram_size, PROT_READ | PROT_WRITE, K_FD_RAM);
-	map_fixed(K_ABI_VA, mon()->abi_size, PROT_READ, K_FD_ABI);
+	map_fixed(MON_RAM_VA, mon()->ram_size, PROT_READ | PROT_WRITE, K_FD_RAM);
+	map_fixed(MON_ABI_VA, mon()->abi_size, PROT_READ, K_FD_ABI);
 	v->backend[K_SLOT_FSGSBASE] = hwcap2 & HWCAP2_FSGSBASE;
 	v->backend[K_SLOT_ONE] = 1;
 	if (minsig * 4 > MON_BLOCK_SIZE - MON_ALT_BASE)
 		fail(v, K_STEP_SIGNALS, -E2BIG);
-	return K_VCPU_VA;
+	return MON_VCPU_VA;
 }
 
 /*
@@ -143,9 +143,9 @@ static long unmap_most(uint64_t from, uint64_t to)
 static long evacuate(void)
 {
 	const uint64_t keep[][2] = {
-		{ K_ABI_VA, K_ABI_VA + mon()->abi_size },
-		{ K_VCPU_VA, K_VCPU_VA + config()->mon_size },
-		{ K_RAM_VA, K_RAM_VA + mon()->ram_size },
+		{ MON_ABI_VA, MON_ABI_VA + mon()->abi_size },
+		{ MON_VCPU_VA, MON_VCPU_VA + config()->mon_size },
+		{ MON_RAM_VA, MON_RAM_VA + mon()->ram_size },
 	};
 	uint64_t from = (uint64_t)mon_text_start;
 	long err;
@@ -267,7 +267,7 @@ static void save(struct mvcpu *v, const struct sigcontext_64 *s)
 
 	f->rip = s->ip;
 	f->rsp = s->sp;
-	f->rflags = (s->flags & ~(uint64_t)KEEL_RFLAGS_IF) | (v->page->if_enabled ? KEEL_RFLAGS_IF : 0);
+	f->rflags = s->flags;
 	f->rax = s->ax;
 	f->rbx = s->bx;
 	f->rcx = s->cx;
@@ -285,11 +285,6 @@ static void save(struct mvcpu *v, const struct sigcontext_64 *s)
 	f->r15 = s->r15;
 }
 
-static bool in(uint64_t ip, const char *from, const char *to)
-{
-	return ip >= (uint64_t)from && ip < (uint64_t)to;
-}
-
 static void __attribute__((noreturn))
 fatal(struct mvcpu *v, uint32_t kind, uint64_t a0, uint64_t a1, const struct sigcontext_64 *s)
 {
@@ -298,6 +293,8 @@ fatal(struct mvcpu *v, uint32_t kind, uint64_t a0, uint64_t a1, const struct sig
 	v->fatal.arg[0] = a0;
 	v->fatal.arg[1] = a1;
 	v->fatal.regs = v->cur;
+	v->fatal.regs.rflags &= ~(uint64_t)KEEL_RFLAGS_IF;
+	v->fatal.regs.rflags |= v->page->if_enabled ? KEEL_RFLAGS_IF : 0;
 	v->fatal.regs.vector = s->trapno;
 	v->fatal.regs.error = s->err;
 	v->fatal.regs.addr = s->cr2;
@@ -314,8 +311,8 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 {
 	struct mvcpu *v = mv_of((struct keel_vcpu *)block);
 	struct sigcontext_64 *s = (struct sigcontext_64 *)&uc->uc_mcontext;
-	const bool monitor = in(s->ip, mon_text_start, mon_text_end);
-	uint64_t error, gs;
+	const bool monitor = s->ip >= (uint64_t)mon_text_start && s->ip < (uint64_t)mon_text_end;
+	uint64_t error, gs, ip = s->ip, flags = s->flags;
 
 	if (v->backend[K_SLOT_FSGSBASE]) {
 		__asm__("rdgsbase %0" : "=r"(gs));
@@ -332,16 +329,10 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
 		if (sig == SIG_TIMER)
 			mon_timer_fired(v);
-		if (!monitor)
+		if (!mon_upcall(v, &ip, &flags))
 			break;
-		v->attn |= ATTN_LOOK;
-		if (in(s->ip, gate_check, gate_ret_end)) {
-			s->ip = (uint64_t)gate_check;
-		} else if (in(s->ip, mon_resume_load, mon_resume_end)) {
-			s->ip = (uint64_t)mon_resume;
-			/* The guest's flags may be loaded already; the monitor's code wants DF and AC clear. */
-			s->flags = 2;
-		}
+		s->ip = ip;
+		s->flags = flags;
 		return 0;
 	case SIGSYS:
 		fatal(v, MON_FATAL_SYSCALL, si->_sifields._sigsys._syscall, si->_sifields._sigsys._arch, s);
@@ -406,7 +397,7 @@ static void __attribute__((noreturn)) exhausted(struct mvcpu *v, long err)
 	mb_fatal(v);
 }
 
-void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, bool populate)
+void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags)
 {
 	const struct mon *m = v->mon;
 	const bool ram = gpa < m->ram_size;
@@ -415,7 +406,7 @@ void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t
 	for (int try = 0; try < 2; try++) {
 		/* KEEL_PROT_* are PROT_*. */
 		r = sys6(__NR_mmap, va, pages * KEEL_PAGE_SIZE, prot,
-			 MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0), ram ? K_FD_RAM : K_FD_ABI,
+			 MAP_SHARED | MAP_FIXED | (flags & MB_POPULATE ? MAP_POPULATE : 0), ram ? K_FD_RAM : K_FD_ABI,
 			 ram ? gpa : gpa - m->abi_gpa);
 		if (r == (long)va)
 			return;
@@ -444,6 +435,12 @@ void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot)
 		mb_unmap(v, va, pages);
 }
 
+/* Nothing walks the tree but the monitor. */
+void mb_tables_freed(struct mvcpu *v)
+{
+	(void)v;
+}
+
 bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 {
 	(void)v;
@@ -453,7 +450,7 @@ bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 bool mb_populate(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 {
 	(void)v;
-	return !sys3(__NR_madvise, K_RAM_VA + gpa, pages * KEEL_PAGE_SIZE, MADV_POPULATE_WRITE);
+	return !sys3(__NR_madvise, MON_RAM_VA + gpa, pages * KEEL_PAGE_SIZE, MADV_POPULATE_WRITE);
 }
 
 /* Time. Guest time is the host's CLOCK_MONOTONIC. */

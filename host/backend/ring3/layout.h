@@ -1,31 +1,16 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The guest process K: its address space above KEEL_VA_END and its file
- * descriptors. Shared by K (built without libc) and the host.
- *
- *	0x7f0100000000  K's image: gate, monitor, start-up     r-x / rw-
- *	0x7f0200000000  ABI pages (clock, start info)          r--
- *	0x7f0300000000  vCPU blocks, 16 x 256 KiB              rw-
- *	0x7f0300400000  struct mon, filter, page-table arena   rw-
- *	0x7f1000000000  RAM, the monitor's own view            rw-
- *
- * The first 4 GiB of the window stay empty: the filter bounds a mapping's
- * address exactly and its length to 4 GiB, so no permitted call reaches K.
+ * The guest process K: its file descriptors, and what it shares with the host
+ * beyond the monitor's own memory (monitor/layout.h). Shared by K, built without
+ * libc, and the host.
  */
 #ifndef KEEL_RING3_LAYOUT_H
 #define KEEL_RING3_LAYOUT_H
 
-#define K_GATE_VA 0x7f0100000000 /* k.ld asserts it */
-#define K_ABI_VA 0x7f0200000000
-#define K_VCPU_VA 0x7f0300000000
-#define K_VCPU_SPAN 0x400000 /* all vCPU blocks; a power of two, for the filter's mask */
-#define K_MON_VA (K_VCPU_VA + K_VCPU_SPAN)
-#define K_FILTER_OFF 0x10000  /* BPF program, from struct mon */
-#define K_DYNAMIC_OFF 0x20000 /* table counters, host log and arena follow */
-#define K_RAM_VA 0x7f1000000000
-#define K_RAM_MAX 0x1000000000 /* 64 GiB; a power of two, for the filter's mask */
+#include "../../monitor/layout.h"
+
 #define K_TASK_END 0x7ffffffff000
-#define K_VCPUS_MAX 16
+#define K_FILTER_OFF MON_BACKEND_OFF /* BPF program, from struct mon */
 
 /*
  * Spinning for the other side of a remote call: one round in so many is a sched_yield

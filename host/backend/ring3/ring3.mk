@@ -31,12 +31,8 @@ $(O)/host/k_blob.o: $(O)/host/k.stripped
 	$(Q)printf '%s\n' '.section .rodata' '.balign 64' '.globl ring3_k_image, ring3_k_image_end' 'ring3_k_image:' \
 		'.incbin "$<"' 'ring3_k_image_end:' '.section .note.GNU-stack, "", @progbits' | $(CC) -c -x assembler - -o $@
 
-HOST_BACKEND_OBJS += $(addprefix $(O)/host/,ring3.o filter.o sandbox.o v_as.o k_blob.o)
+HOST_BACKEND_OBJS += $(addprefix $(O)/host/,ring3.o filter.o sandbox.o k_blob.o)
 $(O)/host/%.o: host/backend/ring3/%.c
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(HOSTCFLAGS) -Iabi $(if $(KEEL_BUGS),-DKEEL_BUGS) -MMD -MP -c $< -o $@
-# The monitor's tree code, for reading a stopped partition's mappings.
-$(O)/host/v_as.o: host/monitor/as.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOSTCFLAGS) -Iabi $(if $(KEEL_BUGS),-DKEEL_BUGS) -MMD -MP -c $< -o $@
 

@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The host's side of the monitor's memory (monitor/layout.h): made before the
+ * guest starts, read and answered while it runs, taken apart after it stopped.
+ * Used by every backend that has a monitor.
+ *
+ * All of it is the guest's to write at any time. What is read from it is copied
+ * once and bounded; nothing in it is used as an address or an index unchecked.
+ */
+#ifndef KEEL_MONMEM_H
+#define KEEL_MONMEM_H
+
+#include <stdio.h>
+
+#include "../monitor/layout.h"
+#include "../monitor/monitor.h"
+#include "../partition.h"
+
+struct monmem {
+	struct partition *p;
+	const char *backend; /* its name, for messages */
+	int fd;		     /* the file it is; closed by the backend when everybody has mapped it, then -1 */
+	uint8_t *mem;	     /* vCPU blocks, struct mon, arena */
+	uint64_t size, arena_off, arena_pages;
+	struct mon_fatal fatal; /* copied when the guest reported it */
+	struct keel_frame seen; /* where the vCPU was when it was stopped from outside */
+	bool have_seen;
+	uint64_t remote_calls;
+	enum {
+		MONMEM_TREE_UNKNOWN,
+		MONMEM_TREE_SOUND,
+		MONMEM_TREE_BROKEN
+	} tree;		    /* looked at after the guest stopped */
+	uint64_t tree_root; /* offset in the arena */
+};
+
+static inline struct mvcpu *monmem_vcpu(const struct monmem *mm)
+{
+	return mv_of((struct keel_vcpu *)mm->mem);
+}
+
+static inline struct mon *monmem_mon(const struct monmem *mm)
+{
+	return (struct mon *)(mm->mem + (MON_VA - MON_VCPU_VA));
+}
+
+/**
+ * monmem_create - make it, and fill in what the monitor is told about the partition
+ * @extra: bytes to have behind the arena, page aligned, for the backend
+ *
+ * Returns 0, or a negative errno after saying why.
+ */
+int monmem_create(struct monmem *mm, struct partition *p, const char *backend, uint64_t extra);
+void monmem_destroy(struct monmem *mm);
+
+/* What became of a remote call. */
+enum monmem_served {
+	MONMEM_ANSWERED, /* the answer is in the slot */
+	MONMEM_ENDED,	 /* the partition has ended: the guest may not go on */
+	MONMEM_OTHERS,	 /* a pseudo call of the backend's own; nothing was answered */
+};
+
+/**
+ * monmem_serve - serve the call in vCPU 0's slot
+ * @id: set to its number
+ * @arg: set to its arguments, copied once
+ */
+enum monmem_served monmem_serve(struct monmem *mm, uint32_t *id, uint64_t arg[5]);
+
+/* Answer a pseudo call. */
+void monmem_answer(struct monmem *mm, int64_t status, uint64_t value);
+
+/* The backend's operations of these names, after the guest stopped. */
+bool monmem_next_mapping(struct monmem *mm, uint64_t va, struct mapping *out);
+bool monmem_snapshot(struct monmem *mm, unsigned int vcpu, struct crash_info *c);
+unsigned int monmem_counters(struct monmem *mm, struct keel_stats_entry *e, unsigned int max);
+void monmem_stats(struct monmem *mm, FILE *f);
+
+#endif
