@@ -7,6 +7,7 @@
 #include <keel/calls.h>
 #include <keel/console.h>
 #include <keel/event.h>
+#include <keel/hvm.h>
 #include <keel/mmu.h>
 #include <keel/note.h>
 #include <keel/start.h>
