@@ -87,6 +87,8 @@ static __attribute__((noinline, cold)) mret call_checked(struct mvcpu *v, unsign
 		return MERR(KEEL_E_CONTEXT, 0);
 	if (!(c->flags & KEEL_CF_EARLY) && !(m->callable >> c->ext & 1) && !KEEL_BUG(2))
 		return MERR(m->frozen ? KEEL_E_NOTSUP : KEEL_E_STATE, 0);
+	if (m->held >> c->ext & 1)
+		return MERR(KEEL_E_STATE, 0);
 	if (c->flags & KEEL_CF_NODUMP && v->illegal & KEEL_CF_NODUMP)
 		return MERR(KEEL_E_CONTEXT, 0);
 	for (int i = c->nargs; i < 5; i++)
@@ -99,7 +101,14 @@ static __attribute__((noinline, cold)) mret call_checked(struct mvcpu *v, unsign
 static void update_legal(struct mon *m)
 {
 	for (unsigned int i = 0; i < KEEL_CALL_COUNT; i++)
-		m->legal[i] = calls[i].handler && (calls[i].flags & KEEL_CF_EARLY || m->callable >> calls[i].ext & 1);
+		m->legal[i] = calls[i].handler && !(m->held >> calls[i].ext & 1) &&
+			      (calls[i].flags & KEEL_CF_EARLY || m->callable >> calls[i].ext & 1);
+}
+
+void mon_hold(struct mon *m, uint64_t extensions)
+{
+	m->held = extensions;
+	update_legal(m);
 }
 
 /*

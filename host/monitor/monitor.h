@@ -186,6 +186,7 @@ struct mon {
 	/* From here on the monitor's own. */
 	uint64_t accepted[KEEL_FEATURE_WORDS];
 	uint64_t callable; /* bit per extension that may be called now */
+	uint64_t held;	   /* bit per extension that waits for something the guest has to set up: STATE */
 	bool frozen;
 	uint8_t legal[MON_MAX_CALLS]; /* by call: implemented, and callable since freeze or early */
 	struct as as0;
@@ -214,6 +215,8 @@ static inline struct mvcpu *mv_of(struct keel_vcpu *page)
 struct keel_ret_ mon_dispatch(uint64_t id, const uint64_t *arg, struct mvcpu *v);
 void mon_count_error(uint32_t id, struct mvcpu *v);
 void mon_init(struct mon *m);
+/* Which extensions are held from now on. */
+void mon_hold(struct mon *m, uint64_t extensions);
 void mon_vcpu_init(struct mon *m, struct mvcpu *v, struct keel_vcpu *page, uint32_t id);
 bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len);
 bool mon_copy_in(const struct mon *m, void *dst, uint64_t gpa, uint64_t len);
