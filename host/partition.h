@@ -81,9 +81,30 @@ struct mapping {
 
 struct partition;
 struct image;
+struct error;
+
+/* How well this machine runs a backend. */
+enum backend_fit {
+	FIT_NONE, /* not at all */
+	FIT_POOR, /* for those who ask for it by name */
+	FIT_GOOD,
+};
+
+/* Finds out where create() alone cannot tell. Main thread; at most one at a time. */
+struct backend_probe {
+	/* Start, before anything of a partition exists, and return at once. */
+	void (*begin)(void);
+	/* Wait for the answer, one clause about the backend. `named`: nothing else will do, so there is no hurry. */
+	enum backend_fit (*answer)(bool named, struct error *why);
+	/* After answer(): readable when end() would not wait; -1 = it would not. */
+	int (*fd)(void);
+	/* Leave nothing behind; also before answer() and twice. */
+	void (*end)(void);
+};
 
 struct backend_ops {
 	const char *name;
+	const struct backend_probe *probe; /* NULL = it runs well wherever it can be created */
 	/**
 	 * create - build the execution context and seal it, without running it
 	 *
@@ -160,7 +181,6 @@ struct partition {
  * ops->create() may rely on. Returns 0 or -1 with the reason in *e; destroy undoes
  * whatever was made, the backend's part excepted. Main thread.
  */
-struct error;
 int partition_create(struct partition *p, const struct keel_options *opt, struct image *image, struct error *e);
 void partition_destroy(struct partition *p);
 
