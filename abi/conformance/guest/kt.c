@@ -511,6 +511,21 @@ u64 kt_now(void)
 	return HC(KEEL_CALL_TIME_READ).value;
 }
 
+u64 kt_slow(void)
+{
+	static u64 slow;
+	u64 best = ~0ull;
+
+	for (int i = 0; i < 8 && !slow; i++) {
+		u64 before = kt_now(), took = kt_now() - before;
+
+		best = took < best ? took : best;
+	}
+	if (!slow)
+		slow = 1 + best / 400;
+	return slow;
+}
+
 void kt_spin_ns(u64 ns)
 {
 	u64 end = kt_now() + ns;

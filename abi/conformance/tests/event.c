@@ -440,7 +440,7 @@ static void lost_wakeup(u64 rounds, bool direct)
 		u64 r = kt_random(), start = kt_now();
 		struct kt_ret s;
 
-		HC(KEEL_CALL_TIME_SET_TIMER, start + (r & 0x3fff) * ((r >> 40) % 4));
+		HC(KEEL_CALL_TIME_SET_TIMER, start + (r & 0x3fff) * ((r >> 40) % 4) * kt_slow());
 		switch (r >> 16 & 7) {
 		case 0:
 			kt_cli();
@@ -519,7 +519,7 @@ KEEL_TEST("EVENT-020", event_lost_in_wait, "KEEL-VCPU-04 KEEL-VCPU-02 KEEL-EVENT
 	/* IF off, deadline never: only the event can end the wait. Deltas sweep over the entry into the sleep. */
 	OK(HC(KEEL_CALL_EVENT_UNMASK, port));
 	for (u64 i = 0; i < rounds && !kt_fails; i++) {
-		HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + i * 37 % 20000);
+		HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + i * 37 % 20000 * kt_slow());
 		do {
 			OK(HC(KEEL_CALL_VCPU_WAIT, KEEL_TIME_NEVER));
 		} while (!kt_pending());

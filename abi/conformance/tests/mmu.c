@@ -684,7 +684,7 @@ KEEL_TEST("MMU-036", mmu_table_quota, "KEEL-MMU-26 KEEL-CALL-20", "neg timeout=6
 
 KEEL_TEST("MMU-037", mmu_many_pieces, "KEEL-NORM-10 KEEL-MMU-26 KEEL-CALL-20", "timeout=60", 0)
 {
-	u64 pieces = 70000, stride = 8192;
+	u64 pieces = kt_scale > 100 ? 7000 : 70000, stride = 8192;
 
 	/* More separate mappings than a process of the host can hold: they are refilled, never lost. */
 	for (u64 i = 0; i < pieces; i += 64) {
@@ -721,7 +721,7 @@ KEEL_TEST("MMU-038", mmu_interrupted, "KEEL-MMU-25 KEEL-MMU-04 KEEL-CALL-14", "t
 			rec[k] = k & 1 ? unmap(KT_VA + (k / 2) * 8192 + 4096, 4096)
 				       : map(KT_VA + (k / 2) * 8192, G0 + ((k + i) % 64) * 4096, 8192, RW);
 		upcalls = kt_upcalls;
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + (i % 400) * 150));
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + (i % 400) * 150 * kt_slow()));
 		r = batch(32);
 		if (!OK_VALUE(r, 32))
 			break;
@@ -767,7 +767,7 @@ KEEL_TEST("MMU-039", mmu_atomic_in_upcall, "KEEL-MMU-25", "timeout=30", 0)
 	for (u64 i = 0; i < 2000 / kt_scale + 200; i++) {
 		u64 seen = upcall_checks;
 
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(60000)));
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(60000 * kt_slow())));
 		while (upcall_checks == seen) {
 			rec[0] = map(KT_VA, G0 + 4096, 4096, KEEL_PROT_R);
 			rec[1] = map(KT_VA, G0, 4096, RW);

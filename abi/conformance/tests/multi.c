@@ -313,7 +313,7 @@ KEEL_TEST("MULTI-017", multi_interrupted, "KEEL-MULTI-13 KEEL-MULTI-01 KEEL-CALL
 			if (k % 4)
 				e[k] = (struct keel_multicall){ .id = KEEL_CALL_MMU_QUERY, .arg = { 0, 0x400000 } };
 		before = kt_seen[KEEL_PORT_BIT(timer)];
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + (i % 300) * 100));
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + (i % 300) * 100 * kt_slow()));
 		s = HC(KEEL_CALL_MULTICALL, E_GPA, 16, R_GPA, 0);
 		OK_VALUE(s, 16);
 		for (u32 k = 0; k < 16; k++)

@@ -196,7 +196,7 @@ KEEL_TEST("START-009", start_tsc_hz, "KEEL-START-12", "", KT_EARLY)
 		u64 diff = hz > cpu->tsc_hz ? hz - cpu->tsc_hz : cpu->tsc_hz - hz;
 
 		CHECK(diff < cpu->tsc_hz / 1000);
-		CHECK(cpu->tsc_hz > 100000000);
+		CHECK(cpu->tsc_hz > 1000000);
 	}
 }
 

@@ -116,7 +116,7 @@ KEEL_TEST("TRAP-004", trap_registers_return, "KEEL-TRAP-12 KEEL-TRAP-03 KEEL-TRA
 			w[k] = kt_random();
 		kt_spin_flag = 0;
 		kt_event_hook = kt_spin_hook;
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(30000)));
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(30000 * kt_slow())));
 		red = kt_spin_regs(&in, &out);
 		CHECK_EQ(red, 0);
 		if (in.rax != out.rax || in.rbx != out.rbx || in.rdx != out.rdx || in.rsi != out.rsi ||
@@ -148,7 +148,7 @@ static void fp_at_entry(struct keel_frame *f)
 	kt_scan();
 	if (f->rip < (u64)kt_spin_fp_loop || f->rip >= (u64)kt_spin_fp_end) {
 		/* Too early: nothing is loaded yet. */
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + 20000));
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + 20000 * kt_slow()));
 		return;
 	}
 	__asm__ volatile("xsave64 (%0)" : : "r"(fp_entry), "a"((u32)fp_mask), "d"(fp_mask >> 32) : "memory");
@@ -200,7 +200,7 @@ KEEL_TEST("TRAP-005", trap_fp_live, "KEEL-TRAP-06 KEEL-TRAP-16", "timeout=20", 0
 		memcpy(fp_in + 512, &fp_mask, 8);
 		memset(fp_out, 0, sizeof(fp_out));
 		kt_spin_flag = 0;
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(30000)));
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(30000 * kt_slow())));
 		kt_spin_fp(fp_in, fp_out, fp_mask);
 		if (!fp_same(fp_in, fp_entry))
 			KT_FAIL("round %lu: the entry does not see the interrupted extended state", i);

@@ -78,12 +78,12 @@ KEEL_TEST("VCPU-003", vcpu_wait_past, "KEEL-VCPU-03", "neg", 0)
 {
 	u64 start = kt_now();
 
-	for (int i = 0; i < 200; i++) {
+	for (u64 i = 0; i < 200 / kt_slow() + 1; i++) {
 		NEG(HC(KEEL_CALL_VCPU_WAIT, 0), KEEL_E_TIMEDOUT, 0);
 		NEG(HC(KEEL_CALL_VCPU_WAIT, kt_now() - 1), KEEL_E_TIMEDOUT, 0);
 		NEG(HC(KEEL_CALL_VCPU_WAIT, 1), KEEL_E_TIMEDOUT, 0);
 	}
-	CHECK(kt_now() - start < 1000 * MS);
+	CHECK(kt_now() - start < 1000 * MS * kt_slow());
 }
 
 KEEL_TEST("VCPU-004", vcpu_wait_event_ends, "KEEL-VCPU-02 KEEL-VCPU-05 KEEL-CALL-15", "", 0)
@@ -202,7 +202,7 @@ KEEL_TEST("TIME-001", time_monotonic, "KEEL-TIME-01 KEEL-TIME-02", "", 0)
 {
 	u64 last = 0, first = kt_now();
 
-	for (int i = 0; i < 200000; i++) {
+	for (u64 i = 0; i < 200000 / kt_slow() + 100; i++) {
 		struct kt_ret r = HC(KEEL_CALL_TIME_READ);
 
 		if (r.status || r.value < last) {
@@ -226,7 +226,7 @@ KEEL_TEST("TIME-002", time_page_agrees, "KEEL-TIME-03 KEEL-TIME-04 KEEL-TIME-05"
 	CHECK(!(offered >> KEEL_F1_CLOCK_PAGE & 1) || c->flags & KEEL_CLOCK_VALID);
 	if (!(c->flags & KEEL_CLOCK_VALID))
 		return;
-	for (int i = 0; i < 100000; i++) {
+	for (u64 i = 0; i < 100000 / kt_slow() + 100; i++) {
 		u64 a = kt_now(), p = page_time(), b = kt_now();
 
 		if (a > p || p > b) {
@@ -344,13 +344,14 @@ KEEL_TEST("TIME-007", time_past_fires, "KEEL-TIME-10", "", 0)
 KEEL_TEST("TIME-008", time_replace_disarm, "KEEL-TIME-10 KEEL-TIME-08", "neg", 0)
 {
 	u32 port = kt_bind(KEEL_SOURCE_TIMER, 0), bit = KEEL_PORT_BIT(port), seen;
+	u64 ms = MS * (1 + kt_slow() / 8);
 
 	kt_events_on();
 	OK(HC(KEEL_CALL_EVENT_UNMASK, port));
 	kt_sti();
 	/* A round in which the guest itself was held up beyond the first deadline says nothing. */
 	for (u32 rounds = 0, tries = 0; rounds < 30; tries++) {
-		u64 first = kt_now() + 2 * MS, last = first + 2 * MS;
+		u64 first = kt_now() + 2 * ms, last = first + 2 * ms;
 		bool late;
 
 		seen = kt_seen[bit];
@@ -358,19 +359,19 @@ KEEL_TEST("TIME-008", time_replace_disarm, "KEEL-TIME-10 KEEL-TIME-08", "neg", 0
 		OK(HC(KEEL_CALL_TIME_SET_TIMER, first));
 		OK_VALUE(HC(KEEL_CALL_TIME_SET_TIMER, KEEL_TIME_NEVER), 0);
 		late = kt_now() >= first;
-		kt_spin_ns(3 * MS);
+		kt_spin_ns(3 * ms);
 		if (late)
 			continue;
 		CHECK_EQ(kt_seen[bit], seen); /* disarmed */
-		first = kt_now() + MS;
-		last = first + 2 * MS;
+		first = kt_now() + ms;
+		last = first + 2 * ms;
 		OK(HC(KEEL_CALL_TIME_SET_TIMER, first));
 		OK(HC(KEEL_CALL_TIME_SET_TIMER, last)); /* replaces */
 		late = kt_now() >= first;
 		WAIT_UNTIL(kt_seen[bit] != seen);
 		if (late) {
-			while (kt_now() < last + MS)
-				HC(KEEL_CALL_VCPU_WAIT, last + MS);
+			while (kt_now() < last + ms)
+				HC(KEEL_CALL_VCPU_WAIT, last + ms);
 			continue;
 		}
 		CHECK(kt_now() >= last);
