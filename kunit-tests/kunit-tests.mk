@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Kernel modules with the KUnit suites, and the checks that need a kernel's tools.
+# Kernel modules with the KUnit suites, the checks that need a kernel's tools, and the test host.
 
 KDIR ?= /lib/modules/$(shell uname -r)/build
 
@@ -18,3 +18,16 @@ check-test-modules: all
 .PHONY: check-modules check-sparse check-checkpatch check-test-modules
 check-modules check-sparse check-checkpatch check-test-modules: check-%:
 	$(Q)kunit-tests/check.sh $* $(O)
+
+# KVM on emulated hardware: AMD's in QEMU, Intel's in Bochs, each with and without nested paging.
+$(O)/testhost/kvmcheck: kunit-tests/testhost/kvmcheck.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTCFLAGS) -static -o $@ $<
+
+CHECK_PROGRAMS += $(O)/testhost/kvmcheck
+
+TESTHOST_JOBS := npt shadow ept ept-shadow
+TESTHOST_STAGES := $(TESTHOST_JOBS:%=testhost-%)
+.PHONY: testhost $(TESTHOST_STAGES:%=check-%)
+$(TESTHOST_STAGES:%=check-%): check-testhost-%: all $(O)/testhost/kvmcheck
+	$(Q)kunit-tests/check.sh testhost $(O) $*

@@ -5,6 +5,7 @@
 #
 #	kernel.sh headers          build directory of the installed headers
 #	kernel.sh image CACHE      vmlinuz of exactly that version, downloaded and unpacked, never installed
+#	kernel.sh kvm CACHE        directory with the KVM modules of that image
 #	kernel.sh source CACHE     the parts of the kernel source used here: lib/kunit, checkpatch.pl
 #
 # Names carry an ABI number that moves with security updates, so they are
@@ -39,7 +40,7 @@ headers() {
 image() {
 	resolve
 	dir=$1/linux-image-$release-$version
-	if [ ! -e "$dir/boot/vmlinuz-$release" ]; then
+	if [ ! -e "$dir/boot/vmlinuz-$release" ] || [ ! -d "$dir/kvm" ]; then
 		mkdir -p "$1"
 		tmp=$(mktemp -d "$1/image.XXXXXX")
 		trap 'rm -rf "$tmp"' EXIT
@@ -49,13 +50,17 @@ image() {
 			die "cannot download linux-image-$release=$version, which matches the installed headers;" \
 				"try apt-get update, then apt-get install $META"
 		}
-		dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" ./boot
+		kernel=./lib/modules/$release/kernel
+		dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" ./boot "$kernel/arch/x86/kvm" "$kernel/virt/lib"
 		[ -e "$tmp/boot/vmlinuz-$release" ] || die "linux-image-$release has no vmlinuz-$release"
+		mkdir "$tmp/new" "$tmp/new/kvm"
+		mv "$tmp/boot" "$tmp/new"
+		for module in arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/kvm-intel virt/lib/irqbypass; do
+			mv "$tmp/$kernel/$module.ko" "$tmp/new/kvm" || die "linux-image-$release has no module $module"
+		done
 		rm -rf "$dir"
-		mkdir "$dir"
-		mv "$tmp/boot" "$dir"
+		mv -T "$tmp/new" "$dir"
 	fi
-	echo "$dir/boot/vmlinuz-$release"
 }
 
 source_tree() {
@@ -78,7 +83,14 @@ source_tree() {
 
 case ${1-} in
 headers) headers ;;
-image) image "${2:?CACHE}" ;;
+image)
+	image "${2:?CACHE}"
+	echo "$dir/boot/vmlinuz-$release"
+	;;
+kvm)
+	image "${2:?CACHE}"
+	echo "$dir/kvm"
+	;;
 source) source_tree "${2:?CACHE}" ;;
-*) die "usage: kernel.sh headers | image CACHE | source CACHE" ;;
+*) die "usage: kernel.sh headers | image CACHE | kvm CACHE | source CACHE" ;;
 esac

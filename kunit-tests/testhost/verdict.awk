@@ -36,6 +36,8 @@ function begin(section)
 function line(text)
 {
 	body[name, ++lines[name]] = text
+	if (index(text, wanted))
+		as_wanted = 1
 	# At whatever depth: a parameter of a case, a step of a test.
 	if (text ~ /^ *not ok/ && text !~ /# XFAIL|# TODO/)
 		fail("failed: " text)
@@ -68,13 +70,19 @@ function line(text)
 }
 
 BEGIN {
+	# what the conformance suite must say it ran on
+	wanted = "backend ring3, hardware virtualization not used"
 	while ((getline text < job) > 0) {
 		split(text, word, " ")
 		if (word[1] == "load" || word[1] == "unload")
 			expect(word[1] "-" word[2])
-		else if (word[1] == "guests") {
-			expect("guests")
-			kind["guests"] = "program"
+		else if (word[1] == "guests" || word[1] == "conformance" || word[1] == "kvm") {
+			expect(word[1])
+			kind[word[1]] = "program"
+			if (word[1] == "kvm") {
+				wanted = "backend kvm, hardware virtualization " (word[2] == "amd" ? "SVM" : "VT-x")
+				wanted = wanted (word[3] ~ /=1$/ ? word[2] == "amd" ? ", NPT" : ", EPT" : ", shadow paging")
+			}
 		} else if (word[1] == "suite" || word[1] == "program") {
 			expect(word[2])
 			kind[word[2]] = word[1]
@@ -138,6 +146,8 @@ END {
 			fail("did not end")
 		else if (status[name] != 0)
 			fail("status " status[name])
+		else if (name == "conformance" && !as_wanted)
+			fail("did not say: " wanted)
 		else if (kind[name] != "") {
 			if (plans[name] != 1)
 				fail(plans[name] + 0 " plans instead of one")
