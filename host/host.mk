@@ -20,6 +20,16 @@ $(O)/host/v_as.o: host/monitor/as.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<
 
+# The probe of /dev/kvm, with its guest.
+HOST_PROBE_OBJS := $(addprefix $(O)/host/,kvm_probe.o kvm_probe_guest.o)
+HOST_BACKEND_OBJS += $(HOST_PROBE_OBJS)
+$(O)/host/kvm_probe.o: host/backend/kvm/probe.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
+$(O)/host/kvm_probe_guest.o: host/backend/kvm/probe_guest.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
+
 ALL += $(O)/keel
 
 $(O)/host/%.o: host/%.c
@@ -34,7 +44,7 @@ $(O)/host/hc_%.o: libhypercall/src/%.c
 $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 	$(Q)$(CC) $(HOSTCFLAGS) -Wl,-z,now,-z,relro -o $@ $^ $(HOST_BACKEND_LIBS) -lpthread
 
--include $(HOST_OBJS:.o=.d)
+-include $(HOST_OBJS:.o=.d) $(HOST_PROBE_OBJS:.o=.d)
 
 # Unit tests, always under ASan and UBSan. They bring a backend of their own.
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
