@@ -62,6 +62,9 @@ int sandbox_settle(struct spawned *s, const char **what);
 /* After its death was waited for: remove what it leaves in the file system. */
 void sandbox_clean(struct spawned *s);
 
+/* Which layers would hold, found by putting nothing behind them: 0 or a negative errno. */
+int sandbox_try(uint32_t *layers);
+
 const char *sandbox_layer_name(enum layer layer);
 
 #endif
