@@ -221,6 +221,14 @@ uint64_t clock_refresh(struct clock *c)
 	return interval;
 }
 
+void clock_invalidate(struct clock *c)
+{
+	page_begin(c->page);
+	c->page->flags = 0;
+	page_end(c->page);
+	clock_fini(c);
+}
+
 void clock_fini(struct clock *c)
 {
 	if (c->source_fd >= 0)

@@ -40,6 +40,8 @@ void clock_init(struct clock *c, struct keel_clock *page);
  * guest starts, when there is more to measure over than clock_init() had.
  */
 uint64_t clock_refresh(struct clock *c);
+/* The TSC guests see is not the host's: the page stays invalid from now on. */
+void clock_invalidate(struct clock *c);
 void clock_fini(struct clock *c);
 
 /* The slope for the next interval: follow `rate` and take out `error` ns over it, by at most 5 %. */

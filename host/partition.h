@@ -131,7 +131,7 @@ struct backend_ops {
 	unsigned int (*counters)(struct partition *p, struct keel_stats_entry *e, unsigned int max);
 };
 
-extern const struct backend_ops ring3_backend;
+extern const struct backend_ops kvm_backend, ring3_backend;
 
 struct partition {
 	const struct keel_options *opt;

@@ -79,9 +79,9 @@ static void cpuid(unsigned int leaf, unsigned int sub, unsigned int r[4])
 }
 
 #define BIT(n) (1u << (n))
+#define XSAVE_LEGACY_SIZE (512 + 64) /* the legacy area and the XSAVE header */
 #define XF_AVX KEEL_U64(0x4)
 #define XF_AVX512 KEEL_U64(0xe0)
-#define XF_OFFERED (KEEL_U64(3) | XF_AVX | XF_AVX512) /* no PKRU, no CET, no AMX */
 
 /*
  * Instructions that work at CPL 3 and touch nothing that is the host's. What is
@@ -133,10 +133,10 @@ void startinfo_cpu(struct keel_cpu_info *cpu)
 
 	memset(cpu, 0, sizeof(*cpu));
 	cpu->xfeatures = 3;
-	cpu->xsave_size = 512 + 64; /* the legacy area and the XSAVE header */
+	cpu->xsave_size = XSAVE_LEGACY_SIZE;
 	cpuid(1, 0, r);
 	if (r[2] & BIT(27)) {
-		cpu->xfeatures = (xcr0() & XF_OFFERED) | 3;
+		cpu->xfeatures = (xcr0() & STARTINFO_XFEATURES) | 3;
 		if ((cpu->xfeatures & XF_AVX512) != XF_AVX512 || !(cpu->xfeatures & XF_AVX))
 			cpu->xfeatures &= ~XF_AVX512;
 	}
@@ -163,6 +163,34 @@ void startinfo_cpu(struct keel_cpu_info *cpu)
 	/* FSGSBASE needs the kernel's consent as well as the processor's. */
 	if (!(getauxval(AT_HWCAP2) & 2))
 		cpu->cpuid[2] &= ~BIT(0);
+}
+
+void startinfo_limit_cpu(struct partition *p, const uint32_t cpuid[8], uint64_t xfeatures)
+{
+	struct keel_start head;
+	uint8_t *at = p->abi + STARTINFO_OFFSET;
+	struct keel_cpu_info cpu;
+	struct keel_chunk c;
+
+	memcpy(&head, at, sizeof(head));
+	at += sizeof(head);
+	for (uint32_t i = 0; i < head.chunks; i++, at += (c.size + 7u) & ~7u) {
+		memcpy(&c, at, sizeof(c));
+		if (c.type != KEEL_CHUNK_CPU)
+			continue;
+		memcpy(&cpu, at + sizeof(c), sizeof(cpu));
+		for (unsigned int w = 0; w < 8; w++)
+			cpu.cpuid[w] &= cpuid[w];
+		cpu.xfeatures &= xfeatures;
+		cpu.xsave_size = XSAVE_LEGACY_SIZE;
+		for (unsigned int x = 2; x < 16; x++) {
+			if (!(cpu.xfeatures >> x & 1))
+				cpu.xsave_bytes[x] = cpu.xsave_offset[x] = 0;
+			if (cpu.xsave_offset[x] + cpu.xsave_bytes[x] > cpu.xsave_size)
+				cpu.xsave_size = cpu.xsave_offset[x] + cpu.xsave_bytes[x];
+		}
+		memcpy(at + sizeof(c), &cpu, sizeof(cpu));
+	}
 }
 
 struct builder {

@@ -27,4 +27,16 @@ int startinfo_build(struct partition *p, const struct module *m, uint64_t tsc_hz
 /* What guest code may use of this processor. */
 void startinfo_cpu(struct keel_cpu_info *cpu);
 
+/* XCR0 components that guests are offered: no PKRU, no CET, no AMX. */
+#define STARTINFO_XFEATURES KEEL_U64(0xe7)
+
+/**
+ * startinfo_limit_cpu - take back what the backend's vCPU does not have
+ * @cpuid: what it has of each word of keel_cpu_info.cpuid
+ * @xfeatures: its XCR0
+ *
+ * Before the guest starts.
+ */
+void startinfo_limit_cpu(struct partition *p, const uint32_t cpuid[8], uint64_t xfeatures);
+
 #endif

@@ -1,0 +1,527 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The kvm backend: the virtual machine, its vCPU's thread, and what is known of it
+ * afterwards. What is inside the machine is the flavours' business (kvm.h).
+ *
+ * One thread runs the vCPU, so that every register access but those after its end
+ * happens there. It is stopped by a signal with an empty handler: KVM_RUN returns,
+ * and immediate_exit keeps it from being entered again.
+ */
+#include "kvm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../../log.h"
+#include "../../startinfo.h"
+
+#define READY_TIMEOUT_S 60 /* a KVM that interprets is slow */
+#define STOP_RETRY_US 200
+#define CPUID_MAX 256
+
+/* Three pages KVM needs for real mode on old processors, and one for its identity map; below the LAPIC. */
+#define TSS_GPA 0xfeffd000
+#define IDENTITY_GPA 0xfeffc000
+
+#define CPUID1_ECX_X2APIC (1u << 21)
+#define CPUID1_ECX_TSC_DEADLINE (1u << 24)
+#define CPUID1_ECX_XSAVE (1u << 26)
+#define CPUID7_EDX_AMX (1u << 22 | 1u << 24 | 1u << 25)
+
+static const struct {
+	int cap;
+	const char *name;
+} needed[] = {
+	{ KVM_CAP_USER_MEMORY, "user memory" },
+	{ KVM_CAP_READONLY_MEM, "read-only memory" },
+	{ KVM_CAP_IRQCHIP, "in-kernel interrupt controller" },
+	{ KVM_CAP_SPLIT_IRQCHIP, "split interrupt controller" },
+	{ KVM_CAP_IRQFD, "irqfd" },
+	{ KVM_CAP_IRQ_ROUTING, "interrupt routing" },
+	{ KVM_CAP_IOEVENTFD, "ioeventfd" },
+	{ KVM_CAP_IMMEDIATE_EXIT, "immediate exit" },
+	{ KVM_CAP_SYNC_REGS, "register synchronisation" },
+	{ KVM_CAP_TSC_DEADLINE_TIMER, "TSC deadline timer" },
+	{ KVM_CAP_EXT_CPUID, "CPUID" },
+};
+
+static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
+}
+
+static uint32_t state(const struct kvm *k)
+{
+	return __atomic_load_n(&k->state, __ATOMIC_SEQ_CST);
+}
+
+static void set_state(struct kvm *k, uint32_t s)
+{
+	__atomic_store_n(&k->state, s, __ATOMIC_SEQ_CST);
+	futex(&k->state, FUTEX_WAKE, INT32_MAX, NULL);
+}
+
+static bool stopping(const struct kvm *k)
+{
+	return __atomic_load_n(&k->stopping, __ATOMIC_SEQ_CST);
+}
+
+bool kvm_ready(struct kvm *k, int err)
+{
+	k->ready_err = err;
+	set_state(k, KVM_READY);
+	while (state(k) == KVM_READY)
+		futex(&k->state, FUTEX_WAIT, KVM_READY, NULL);
+	return state(k) == KVM_RUNNING;
+}
+
+int kvm_slot(struct kvm *k, enum kvm_slot slot, uint64_t gpa, uint64_t len, void *host, uint32_t flags)
+{
+	struct kvm_userspace_memory_region r = { .slot = slot,
+						 .flags = flags,
+						 .guest_phys_addr = gpa,
+						 .memory_size = len,
+						 .userspace_addr = (uint64_t)host };
+
+	return ioctl(k->vm_fd, KVM_SET_USER_MEMORY_REGION, &r) ? -errno : 0;
+}
+
+const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm *k, uint32_t leaf, uint32_t sub)
+{
+	for (unsigned int i = 0; i < k->cpuid->nent; i++)
+		if (k->cpuid->entries[i].function == leaf && k->cpuid->entries[i].index == sub)
+			return &k->cpuid->entries[i];
+	return NULL;
+}
+
+/* Where it is, and how it ended */
+
+bool kvm_registers(struct kvm *k, struct keel_frame *f)
+{
+	struct kvm_sregs s;
+	struct kvm_regs r;
+
+	memset(f, 0, sizeof(*f));
+	if (ioctl(k->vcpu_fd, KVM_GET_REGS, &r) || ioctl(k->vcpu_fd, KVM_GET_SREGS, &s))
+		return false;
+	/* Where a reset leaves it, as SVM does with a triple fault: nothing of the guest's is left. */
+	if (r.rip == 0xfff0 && s.cs.base == 0xffff0000)
+		return false;
+	f->addr = s.cr2;
+	f->rip = r.rip;
+	f->rsp = r.rsp;
+	f->rflags = r.rflags;
+	f->rax = r.rax;
+	f->rbx = r.rbx;
+	f->rcx = r.rcx;
+	f->rdx = r.rdx;
+	f->rsi = r.rsi;
+	f->rdi = r.rdi;
+	f->rbp = r.rbp;
+	f->r8 = r.r8;
+	f->r9 = r.r9;
+	f->r10 = r.r10;
+	f->r11 = r.r11;
+	f->r12 = r.r12;
+	f->r13 = r.r13;
+	f->r14 = r.r14;
+	f->r15 = r.r15;
+	return true;
+}
+
+enum kvm_next kvm_crash(struct kvm *k, const char *fmt, ...)
+{
+	struct outcome o = { .kind = OUTCOME_CRASH };
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(o.crash.reason, sizeof(o.crash.reason), fmt, ap);
+	va_end(ap);
+	o.crash.have_regs = kvm_registers(k, &o.crash.regs);
+	partition_end(k->p, &o);
+	return KVM_NEXT_END;
+}
+
+static enum kvm_next on_shutdown(struct kvm *k)
+{
+	struct keel_frame f;
+
+	if (!kvm_registers(k, &f))
+		return kvm_crash(k, "triple fault; this processor keeps no registers of it, so what follows is from "
+				    "the last hypercall");
+	return kvm_crash(k, "triple fault at %#llx, address %#llx", (unsigned long long)f.rip,
+			 (unsigned long long)f.addr);
+}
+
+static enum kvm_next on_fail_entry(struct kvm *k)
+{
+	return kvm_crash(k, "the processor refused the guest's state (reason %#llx)",
+			 (unsigned long long)k->run->fail_entry.hardware_entry_failure_reason);
+}
+
+static enum kvm_next on_internal_error(struct kvm *k)
+{
+	uint32_t why = k->run->internal.suberror;
+
+	return kvm_crash(k, "KVM could not go on: %s (%u)",
+			 why == KVM_INTERNAL_ERROR_EMULATION	? "an instruction it cannot emulate"
+			 : why == KVM_INTERNAL_ERROR_DELIVERY_EV ? "an event it could not deliver"
+								 : "internal error",
+			 why);
+}
+
+/* What ends every machine alike; the rest is the flavour's. */
+static const struct {
+	uint32_t reason;
+	enum kvm_next (*handle)(struct kvm *k);
+} endings[] = {
+	{ KVM_EXIT_SHUTDOWN, on_shutdown },
+	{ KVM_EXIT_FAIL_ENTRY, on_fail_entry },
+	{ KVM_EXIT_INTERNAL_ERROR, on_internal_error },
+};
+
+static enum kvm_next handle_exit(struct kvm *k)
+{
+	for (size_t i = 0; i < sizeof(endings) / sizeof(endings[0]); i++)
+		if (endings[i].reason == k->run->exit_reason)
+			return endings[i].handle(k);
+	return k->flavour->exit(k);
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct kvm *k = arg;
+	enum kvm_next next = KVM_NEXT_RUN;
+
+	if (!k->flavour->boots && !kvm_ready(k, 0))
+		return NULL;
+	while (next == KVM_NEXT_RUN && !stopping(k)) {
+		if (!ioctl(k->vcpu_fd, KVM_RUN, 0)) {
+			k->exits++;
+			next = handle_exit(k);
+		} else if (errno != EINTR && errno != EAGAIN) {
+			next = kvm_crash(k, errno == EFAULT || errno == ENOMEM
+						    ? "the host has no memory left for a page of the guest (%s)"
+						    : "running the guest: %s",
+					 strerror(errno));
+		}
+	}
+	return NULL;
+}
+
+/* Only there to make KVM_RUN return. */
+static void on_signal(int sig)
+{
+	(void)sig;
+}
+
+/* Building */
+
+static int failed(const char *what)
+{
+	int err = -errno;
+
+	host_say("kvm: %s: %s", what, strerror(errno));
+	return err;
+}
+
+static int make_vm(struct kvm *k)
+{
+	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP };
+	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	uint64_t identity = IDENTITY_GPA;
+
+	k->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (k->kvm_fd < 0)
+		return failed("/dev/kvm");
+	if (ioctl(k->kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
+		errno = EPROTO;
+		return failed("the version of /dev/kvm");
+	}
+	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+		if (ioctl(k->kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0) {
+			host_say("kvm: /dev/kvm lacks %s", needed[i].name);
+			return -ENODEV;
+		}
+	do
+		k->vm_fd = ioctl(k->kvm_fd, KVM_CREATE_VM, 0);
+	while (k->vm_fd < 0 && errno == EINTR);
+	if (k->vm_fd < 0)
+		return failed("making a virtual machine");
+	if (ioctl(k->vm_fd, KVM_SET_TSS_ADDR, TSS_GPA) || ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity))
+		return failed("preparing the virtual machine");
+	if (k->flavour->full_irqchip ? ioctl(k->vm_fd, KVM_CREATE_IRQCHIP, 0) || ioctl(k->vm_fd, KVM_CREATE_PIT2, &pit)
+				     : ioctl(k->vm_fd, KVM_ENABLE_CAP, &split))
+		return failed("making the interrupt controller");
+	return 0;
+}
+
+/* The features KVM supports, without what version 1 leaves out. */
+static int set_cpuid(struct kvm *k)
+{
+	struct kvm_cpuid2 *c = calloc(1, sizeof(*c) + CPUID_MAX * sizeof(c->entries[0]));
+	struct kvm_xcrs xcrs = { .nr_xcrs = 1 };
+	bool xsave = false;
+
+	if (!c)
+		return -ENOMEM;
+	k->cpuid = c;
+	c->nent = CPUID_MAX;
+	if (ioctl(k->kvm_fd, KVM_GET_SUPPORTED_CPUID, c))
+		return failed("asking for processor features");
+	k->xfeatures = 0;
+	for (unsigned int i = 0; i < c->nent; i++) {
+		struct kvm_cpuid_entry2 *e = &c->entries[i];
+
+		if (e->function == 1) {
+			e->ebx &= 0x00ffffff; /* LAPIC id 0 */
+			e->ecx |= CPUID1_ECX_X2APIC | CPUID1_ECX_TSC_DEADLINE;
+			xsave = e->ecx & CPUID1_ECX_XSAVE;
+		} else if (e->function == 7 && !e->index) {
+			e->edx &= ~CPUID7_EDX_AMX;
+		} else if (e->function == 0xd && !e->index) {
+			e->eax &= STARTINFO_XFEATURES;
+			e->edx = 0;
+			k->xfeatures = e->eax | 3;
+		} else if (e->function == 0xb || e->function == 0x1f) {
+			e->edx = 0;
+		}
+	}
+	if (!xsave)
+		k->xfeatures = 0;
+	if (k->flavour->cpuid)
+		k->flavour->cpuid(k, c, CPUID_MAX);
+	if (ioctl(k->vcpu_fd, KVM_SET_CPUID2, c))
+		return failed("setting processor features");
+	xcrs.xcrs[0].value = k->flavour->full_irqchip ? 1 : k->xfeatures;
+	if (k->xfeatures && ioctl(k->vcpu_fd, KVM_SET_XCRS, &xcrs))
+		return failed("setting XCR0");
+	return 0;
+}
+
+/* The guest's TSC is the host's, which is what the clock page is about. */
+static void set_tsc(struct kvm *k)
+{
+	uint64_t zero = 0;
+	const struct kvm_device_attr offset = { .group = KVM_VCPU_TSC_CTRL,
+						.attr = KVM_VCPU_TSC_OFFSET,
+						.addr = (uint64_t)&zero };
+
+	if (ioctl(k->vcpu_fd, KVM_SET_DEVICE_ATTR, &offset)) {
+		host_verbose("kvm: this kernel cannot give the guest the host's TSC, so the clock page stays invalid");
+		clock_invalidate(&k->p->clock);
+		k->p->offered[1] &= ~(KEEL_U64(1) << KEEL_F1_CLOCK_PAGE);
+	}
+}
+
+static int make_vcpu(struct kvm *k)
+{
+	int size = ioctl(k->kvm_fd, KVM_GET_VCPU_MMAP_SIZE, 0);
+	int err;
+
+	k->vcpu_fd = ioctl(k->vm_fd, KVM_CREATE_VCPU, 0);
+	if (k->vcpu_fd < 0)
+		return failed("making a vCPU");
+	k->run_size = size > 0 ? (size_t)size : 0;
+	k->run = mmap(NULL, k->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, k->vcpu_fd, 0);
+	if (k->run == MAP_FAILED) {
+		k->run = NULL;
+		return failed("mapping the vCPU");
+	}
+	err = set_cpuid(k);
+	if (err)
+		return err;
+	set_tsc(k);
+	if (ioctl(k->kvm_fd, KVM_CHECK_EXTENSION, KVM_CAP_BINARY_STATS_FD) > 0) {
+		k->stats_fd[0] = ioctl(k->vm_fd, KVM_GET_STATS_FD, 0);
+		k->stats_fd[1] = ioctl(k->vcpu_fd, KVM_GET_STATS_FD, 0);
+	}
+	return 0;
+}
+
+static int start_thread(struct kvm *k)
+{
+	const struct sigaction sa = { .sa_handler = on_signal };
+	const struct timespec left = { READY_TIMEOUT_S, 0 };
+
+	sigaction(SIGRTMIN, &sa, NULL);
+	if (pthread_create(&k->thread, NULL, vcpu_thread, k)) {
+		errno = EAGAIN;
+		return failed("starting a thread");
+	}
+	k->threaded = true;
+	while (state(k) == KVM_STARTING) {
+		uint32_t ended;
+
+		pthread_mutex_lock(&k->p->lock);
+		ended = k->p->outcome.kind;
+		pthread_mutex_unlock(&k->p->lock);
+		if (ended) {
+			host_say("kvm: the guest could not be built: %s", k->p->outcome.crash.reason);
+			return -EIO;
+		}
+		if (futex(&k->state, FUTEX_WAIT, KVM_STARTING, &left) && errno == ETIMEDOUT)
+			return failed("building the guest");
+	}
+	return k->ready_err;
+}
+
+static void kvm_stop(struct partition *p)
+{
+	struct kvm *k = p->backend;
+
+	__atomic_store_n(&k->stopping, true, __ATOMIC_SEQ_CST);
+	set_state(k, KVM_ENDED);
+	if (!k->threaded)
+		return;
+	__atomic_store_n(&k->run->immediate_exit, 1, __ATOMIC_SEQ_CST);
+	/* A signal that arrives just before KVM_RUN looks at immediate_exit is not lost: KVM_RUN sees the flag. */
+	while (pthread_tryjoin_np(k->thread, NULL) == EBUSY) {
+		pthread_kill(k->thread, SIGRTMIN);
+		usleep(STOP_RETRY_US);
+	}
+	k->threaded = false;
+}
+
+static void kvm_destroy(struct partition *p)
+{
+	struct kvm *k = p->backend;
+	const int fds[] = { k->stats_fd[0], k->stats_fd[1], k->vcpu_fd, k->vm_fd, k->kvm_fd };
+
+	kvm_stop(p);
+	if (k->flavour->destroy)
+		k->flavour->destroy(k);
+	if (k->run)
+		munmap(k->run, k->run_size);
+	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
+	free(k->cpuid);
+	free(k);
+	p->backend = NULL;
+}
+
+static int kvm_create(struct partition *p)
+{
+	struct kvm *k = calloc(1, sizeof(*k));
+	int err;
+
+	if (!k)
+		return -ENOMEM;
+	*k = (struct kvm){ .p = p, .flavour = &kvm_pv, .kvm_fd = -1, .vm_fd = -1, .vcpu_fd = -1, .stats_fd = { -1, -1 } };
+	p->backend = k;
+	err = make_vm(k);
+	if (!err)
+		err = make_vcpu(k);
+	if (!err)
+		err = k->flavour->create(k);
+	if (!err)
+		err = start_thread(k);
+	if (err)
+		kvm_destroy(p);
+	return err;
+}
+
+static int kvm_start(struct partition *p)
+{
+	set_state(p->backend, KVM_RUNNING);
+	return 0;
+}
+
+static void kvm_kick(struct partition *p, unsigned int vcpu)
+{
+	struct kvm *k = p->backend;
+
+	(void)vcpu;
+	k->flavour->kick(k);
+}
+
+static void kvm_dump(struct partition *p, unsigned int vcpu)
+{
+	struct kvm *k = p->backend;
+
+	(void)vcpu;
+	k->flavour->dump(k);
+}
+
+/* Afterwards */
+
+static bool kvm_next_mapping(struct partition *p, uint64_t va, struct mapping *m)
+{
+	struct kvm *k = p->backend;
+
+	return k->flavour->next_mapping && k->flavour->next_mapping(k, va, m);
+}
+
+static bool kvm_snapshot(struct partition *p, unsigned int vcpu, struct crash_info *c)
+{
+	struct kvm *k = p->backend;
+
+	return !vcpu && k->flavour->snapshot && k->flavour->snapshot(k, c);
+}
+
+static unsigned int kvm_counters(struct partition *p, struct keel_stats_entry *e, unsigned int max)
+{
+	struct kvm *k = p->backend;
+
+	return k->flavour->counters ? k->flavour->counters(k, e, max) : 0;
+}
+
+/* KVM's own counters: every value that is one number, as "kvm.NAME value". */
+static void kernel_stats(int fd, FILE *f)
+{
+	struct kvm_stats_header h;
+	char desc[sizeof(struct kvm_stats_desc) + 256];
+	struct kvm_stats_desc *d = (struct kvm_stats_desc *)desc;
+	size_t each;
+
+	if (fd < 0 || pread(fd, &h, sizeof(h), 0) != sizeof(h) || h.name_size > 256)
+		return;
+	each = sizeof(*d) + h.name_size;
+	for (uint32_t i = 0; i < h.num_desc; i++) {
+		uint64_t value;
+
+		if (pread(fd, desc, each, (off_t)(h.desc_offset + i * each)) != (ssize_t)each)
+			return;
+		if (d->size != 1 ||
+		    pread(fd, &value, sizeof(value), (off_t)(h.data_offset + d->offset)) != sizeof(value))
+			continue;
+		fprintf(f, "kvm.%.*s %llu\n", (int)h.name_size, d->name, (unsigned long long)value);
+	}
+}
+
+static void kvm_stats(struct partition *p, void *f)
+{
+	struct kvm *k = p->backend;
+
+	fprintf(f, "kvm.userspace_exits %llu\n", (unsigned long long)k->exits);
+	kernel_stats(k->stats_fd[0], f);
+	kernel_stats(k->stats_fd[1], f);
+	if (k->flavour->stats)
+		k->flavour->stats(k, f);
+}
+
+const struct backend_ops kvm_backend = {
+	.name = "kvm",
+	.create = kvm_create,
+	.start = kvm_start,
+	.kick = kvm_kick,
+	.dump = kvm_dump,
+	.stop = kvm_stop,
+	.destroy = kvm_destroy,
+	.next_mapping = kvm_next_mapping,
+	.snapshot = kvm_snapshot,
+	.stats = kvm_stats,
+	.counters = kvm_counters,
+};

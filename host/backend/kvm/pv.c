@@ -1,0 +1,487 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Paravirtual guests on kvm, host side: the machine pv.h describes, with the
+ * monitor in it, and what its few exits mean.
+ */
+#include <cpuid.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "../../log.h"
+#include "../../startinfo.h"
+#include "../monmem.h"
+#include "kvm.h"
+#include "pv.h"
+
+/* The monitor's image, linked by kvm.mk. */
+extern const char kvm_pv_image[], kvm_pv_image_end[];
+
+#define LARGE (UINT64_C(2) << 20)
+#define GIB (UINT64_C(1) << 30)
+#define KICK_GSI 0
+#define MSI_ADDRESS 0xfee00000u /* to LAPIC 0, fixed */
+
+/* Page-table entries of the window. Everything in it is global: it is the same in every address space. */
+#define PTE_G UINT64_C(0x100)
+#define W_TABLE (PTE_P | PTE_W | PTE_A)
+#define W_TEXT (PTE_P | PTE_A | PTE_D | PTE_G)
+#define W_READ (W_TEXT | PTE_NX)
+#define W_WRITE (W_READ | PTE_W)
+
+#define CR0_GUEST 0x80010033u /* PG WP NE ET MP PE */
+#define CR4_GUEST 0x6a0u      /* OSXMMEXCPT OSFXSR PGE PAE */
+#define CR4_UMIP 0x800u
+#define CR4_FSGSBASE 0x10000u
+#define CR4_OSXSAVE 0x40000u
+#define CR4_SMEP 0x100000u
+#define CR4_SMAP 0x200000u
+#define EFER_GUEST 0xd00u /* NXE LMA LME */
+#define APIC_X2 0xc00u	  /* enabled, in x2APIC mode */
+
+struct pv {
+	struct monmem mm;
+	uint8_t *text;
+	uint64_t text_size;
+	uint64_t tables_off; /* the window's tables, in the monitor's memory */
+	int kick_fd;
+};
+
+static struct pv *pv_of(struct kvm *k)
+{
+	return k->own;
+}
+
+static uint64_t round_up(uint64_t v, uint64_t to)
+{
+	return (v + to - 1) / to * to;
+}
+
+/* The window's page tables: a root for the monitor's start, and below it what every root shares. */
+
+enum { T_ROOT, T_UPPER, T_TEXT_DIR, T_TEXT, T_ABI_DIR, T_ABI, T_DATA_DIR, T_RAM_DIR };
+
+static uint64_t *table(const struct pv *pv, unsigned int n)
+{
+	return (uint64_t *)(pv->mm.mem + pv->tables_off + n * KEEL_PAGE_SIZE);
+}
+
+static uint64_t table_entry(const struct pv *pv, unsigned int n)
+{
+	return (PV_DATA_GPA + pv->tables_off + n * KEEL_PAGE_SIZE) | W_TABLE;
+}
+
+static unsigned int index_at(uint64_t va, unsigned int level)
+{
+	return va >> (KEEL_PAGE_SHIFT + 9 * level) & 511;
+}
+
+static void map_small(const struct pv *pv, unsigned int dir, unsigned int leaves, uint64_t va, uint64_t gpa,
+		      uint64_t len, uint64_t flags)
+{
+	table(pv, T_UPPER)[index_at(va, 2)] = table_entry(pv, dir);
+	table(pv, dir)[index_at(va, 1)] = table_entry(pv, leaves);
+	for (uint64_t i = 0; i < len / KEEL_PAGE_SIZE; i++)
+		table(pv, leaves)[i] = (gpa + i * KEEL_PAGE_SIZE) | flags;
+}
+
+/* dir: the first of as many tables as the range has GiB. */
+static void map_large(const struct pv *pv, unsigned int dir, uint64_t va, uint64_t gpa, uint64_t len, uint64_t flags)
+{
+	for (uint64_t at = 0; at < len; at += LARGE) {
+		unsigned int t = dir + (unsigned int)(at / GIB);
+
+		table(pv, T_UPPER)[index_at(va + at, 2)] = table_entry(pv, t);
+		table(pv, t)[index_at(va + at, 1)] = (gpa + at) | flags | PTE_PS;
+	}
+}
+
+static unsigned int tables_needed(const struct partition *p)
+{
+	return T_RAM_DIR + (unsigned int)((p->ram_size + GIB - 1) / GIB);
+}
+
+static void build_window(struct pv *pv)
+{
+	const struct partition *p = pv->mm.p;
+
+	table(pv, T_ROOT)[index_at(KEEL_VA_END, 3)] = table_entry(pv, T_UPPER);
+	map_small(pv, T_TEXT_DIR, T_TEXT, MON_GATE_VA, PV_TEXT_GPA, pv->text_size, W_TEXT);
+	map_small(pv, T_ABI_DIR, T_ABI, MON_ABI_VA, PV_RAM_GPA + p->abi_gpa, p->abi_size, W_READ);
+	/* The last large page may reach beyond the memory slot, where nothing is. */
+	map_large(pv, T_DATA_DIR, MON_VCPU_VA, PV_DATA_GPA, pv->mm.size, W_WRITE);
+	map_large(pv, T_RAM_DIR, MON_RAM_VA, PV_RAM_GPA, p->ram_size, W_WRITE);
+}
+
+/* Descriptor tables, behind the monitor's text and as read-only: accessed and busy bits are set already. */
+static void build_descriptors(struct pv *pv)
+{
+	uint8_t *at = pv->text + pv->text_size - PV_TABLES_SIZE;
+	const uint64_t va = MON_GATE_VA + pv->text_size - PV_TABLES_SIZE;
+	uint64_t *gdt = (uint64_t *)(at + PV_GDT_OFF), *idt = (uint64_t *)(at + PV_IDT_OFF);
+	const uint64_t tss = va + PV_TSS_OFF, ist = MON_VCPU_VA + PV_IST_TOP;
+
+	gdt[PV_CS / 8] = 0x00af9b000000ffff; /* 64-bit code, CPL 0 */
+	gdt[PV_SS / 8] = 0x00cf93000000ffff;
+	gdt[PV_TR / 8] = 0x00008b0000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
+	gdt[PV_TR / 8 + 1] = tss >> 32;
+	memcpy(at + PV_TSS_OFF + 36, &ist, sizeof(ist)); /* IST 1 */
+	memcpy(at + PV_TSS_OFF + 102, &(uint16_t){ 104 }, 2); /* no I/O bitmap */
+	for (unsigned int n = 0; n < 256; n++) {
+		uint64_t to = MON_GATE_VA + PV_VECTORS_OFF + n * PV_VECTOR_SIZE;
+
+		/* Present interrupt gate, IST 1. */
+		idt[2 * n] = (to & 0xffff) | PV_CS << 16 | UINT64_C(1) << 32 | UINT64_C(0x8e) << 40 |
+			     (to >> 16 & 0xffff) << 48;
+		idt[2 * n + 1] = to >> 32;
+	}
+}
+
+static int build_memory(struct kvm *k)
+{
+	struct pv *pv = pv_of(k);
+	struct partition *p = k->p;
+	const size_t image = (size_t)(kvm_pv_image_end - kvm_pv_image);
+	struct pv_config *c;
+	struct mon *m;
+	int err;
+
+	err = monmem_create(&pv->mm, p, "kvm", tables_needed(p) * KEEL_PAGE_SIZE);
+	if (err)
+		return err;
+	pv->tables_off = pv->mm.size - tables_needed(p) * KEEL_PAGE_SIZE;
+	m = monmem_mon(&pv->mm);
+	m->ram_base = PV_RAM_GPA;
+	m->arena_base = PV_DATA_GPA + pv->mm.arena_off;
+
+	pv->text_size = round_up(image, KEEL_PAGE_SIZE) + PV_TABLES_SIZE;
+	pv->text = mmap(NULL, pv->text_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (pv->text == MAP_FAILED) {
+		pv->text = NULL;
+		return -ENOMEM;
+	}
+	memcpy(pv->text, kvm_pv_image, image);
+#ifdef KEEL_BUGS
+	*(unsigned int *)(pv->text + PV_BUG_OFF) = getenv("KEEL_BUG") ? (unsigned int)atoi(getenv("KEEL_BUG")) : 0;
+#endif
+	build_descriptors(pv);
+	build_window(pv);
+
+	c = (struct pv_config *)m->backend;
+	_Static_assert(sizeof(*c) <= sizeof(m->backend), "mon.backend");
+	c->window = table_entry(pv, T_UPPER);
+	c->fsgsbase = kvm_cpuid_find(k, 7, 0) && kvm_cpuid_find(k, 7, 0)->ebx & bit_FSGSBASE;
+	{
+		int khz = ioctl(k->vcpu_fd, KVM_GET_TSC_KHZ, 0);
+
+		c->tsc_mult = (UINT64_C(1000000) << 32) / (khz > 0 ? (uint64_t)khz : 1000000);
+	}
+
+	/* Where the kernel gives large pages to those who ask: fewer misses in two dimensions. */
+	madvise(p->ram, p->ram_size, MADV_HUGEPAGE);
+	err = kvm_slot(k, KVM_SLOT_RAM, PV_RAM_GPA, p->ram_size, p->ram, 0);
+	if (!err)
+		err = kvm_slot(k, KVM_SLOT_ABI, PV_RAM_GPA + p->abi_gpa, p->abi_size, p->abi, KVM_MEM_READONLY);
+	if (!err)
+		err = kvm_slot(k, KVM_SLOT_TEXT, PV_TEXT_GPA, pv->text_size, pv->text, KVM_MEM_READONLY);
+	if (!err)
+		err = kvm_slot(k, KVM_SLOT_DATA, PV_DATA_GPA, pv->mm.size, pv->mm.mem, 0);
+	if (err)
+		host_say("kvm: giving the guest its memory: %s", strerror(-err));
+	return err;
+}
+
+/* The doorbell goes to the event loop, the kick comes as a message-signalled interrupt; neither leaves the kernel. */
+static int connect(struct kvm *k)
+{
+	struct pv *pv = pv_of(k);
+	struct {
+		struct kvm_irq_routing head;
+		struct kvm_irq_routing_entry entry;
+	} route = { .head.nr = 1,
+		    .entry = { .gsi = KICK_GSI,
+			       .type = KVM_IRQ_ROUTING_MSI,
+			       .u.msi = { .address_lo = MSI_ADDRESS, .data = PV_VECTOR_KICK } } };
+	struct kvm_ioeventfd bell = { .addr = PV_PORT_DOORBELL,
+				      .len = 4,
+				      .fd = k->p->doorbell_fd,
+				      .flags = KVM_IOEVENTFD_FLAG_PIO };
+	struct kvm_irqfd kick = { .gsi = KICK_GSI };
+
+	pv->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (pv->kick_fd < 0)
+		return -errno;
+	kick.fd = (uint32_t)pv->kick_fd;
+	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route) || ioctl(k->vm_fd, KVM_IRQFD, &kick) ||
+	    ioctl(k->vm_fd, KVM_IOEVENTFD, &bell)) {
+		int err = -errno;
+
+		host_say("kvm: connecting doorbell and kick: %s", strerror(errno));
+		return err;
+	}
+	return 0;
+}
+
+static void set_segment(struct kvm_segment *s, uint16_t selector, uint8_t type, bool code)
+{
+	*s = (struct kvm_segment){ .limit = 0xffffffff, .selector = selector, .type = type, .present = 1, .s = 1, .g = 1 };
+	s->l = code;
+	s->db = !code;
+}
+
+static int set_registers(struct kvm *k)
+{
+	static const struct {
+		uint32_t leaf, sub;
+		bool ecx;
+		uint32_t bit, cr4;
+	} optional[] = {
+		{ 1, 0, true, bit_XSAVE, CR4_OSXSAVE },	   { 7, 0, false, bit_FSGSBASE, CR4_FSGSBASE },
+		{ 7, 0, false, 1u << 7, CR4_SMEP },	   { 7, 0, false, 1u << 20, CR4_SMAP },
+		{ 7, 0, true, 1u << 2, CR4_UMIP },
+	};
+	struct pv *pv = pv_of(k);
+	const uint64_t tables = MON_GATE_VA + pv->text_size - PV_TABLES_SIZE;
+	struct kvm_fpu fpu = { .fcw = 0x37f, .mxcsr = 0x1f80 };
+	struct kvm_regs r = { .rip = MON_GATE_VA + PV_START_OFF,
+			      .rsp = MON_VCPU_VA + MON_STACK_TOP,
+			      .rdi = MON_VCPU_VA,
+			      .rflags = 0x202 };
+	struct kvm_sregs s;
+
+	if (ioctl(k->vcpu_fd, KVM_GET_SREGS, &s))
+		return -errno;
+	set_segment(&s.cs, PV_CS, 0xb, true);
+	set_segment(&s.ss, PV_SS, 0x3, false);
+	s.ds = s.es = s.fs = s.gs = s.ss;
+	s.gs.base = MON_VCPU_VA;
+	s.tr = (struct kvm_segment){ .base = tables + PV_TSS_OFF,
+				     .limit = 0x67,
+				     .selector = PV_TR,
+				     .type = 0xb,
+				     .present = 1 };
+	s.ldt = (struct kvm_segment){ .type = 0x2, .unusable = 1 };
+	s.gdt.base = tables + PV_GDT_OFF;
+	s.gdt.limit = PV_TR + 15;
+	s.idt.base = tables + PV_IDT_OFF;
+	s.idt.limit = 0xfff;
+	s.cr0 = CR0_GUEST;
+	s.cr3 = PV_DATA_GPA + pv->tables_off + T_ROOT * KEEL_PAGE_SIZE;
+	s.cr4 = CR4_GUEST;
+	for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++) {
+		const struct kvm_cpuid_entry2 *e = kvm_cpuid_find(k, optional[i].leaf, optional[i].sub);
+
+		if (e && (optional[i].ecx ? e->ecx : e->ebx) & optional[i].bit)
+			s.cr4 |= optional[i].cr4;
+	}
+	s.efer = EFER_GUEST;
+	s.apic_base |= APIC_X2;
+	if (ioctl(k->vcpu_fd, KVM_SET_SREGS, &s) || ioctl(k->vcpu_fd, KVM_SET_REGS, &r) ||
+	    ioctl(k->vcpu_fd, KVM_SET_FPU, &fpu)) {
+		int err = -errno;
+
+		host_say("kvm: setting the vCPU's registers: %s", strerror(errno));
+		return err;
+	}
+	return 0;
+}
+
+/* What the start info says of the processor is what this machine shows of it. */
+static void limit_cpu(struct kvm *k)
+{
+	static const struct {
+		uint32_t leaf, sub;
+		size_t reg;
+	} words[8] = {
+		{ 1, 0, offsetof(struct kvm_cpuid_entry2, ecx) }, { 1, 0, offsetof(struct kvm_cpuid_entry2, edx) },
+		{ 7, 0, offsetof(struct kvm_cpuid_entry2, ebx) }, { 7, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
+		{ 7, 0, offsetof(struct kvm_cpuid_entry2, edx) }, { 0x80000001, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
+		{ 0x80000001, 0, offsetof(struct kvm_cpuid_entry2, edx) }, { 7, 1, offsetof(struct kvm_cpuid_entry2, eax) },
+	};
+	uint32_t word[8] = { 0 };
+
+	for (unsigned int i = 0; i < 8; i++) {
+		const struct kvm_cpuid_entry2 *e = kvm_cpuid_find(k, words[i].leaf, words[i].sub);
+
+		if (e)
+			memcpy(&word[i], (const uint8_t *)e + words[i].reg, sizeof(word[i]));
+	}
+	if (k->xfeatures)
+		word[0] |= bit_OSXSAVE;
+	startinfo_limit_cpu(k->p, word, k->xfeatures ? k->xfeatures : 3);
+}
+
+static int pv_create(struct kvm *k)
+{
+	struct pv *pv = calloc(1, sizeof(*pv));
+	int err;
+
+	if (!pv)
+		return -ENOMEM;
+	pv->kick_fd = pv->mm.fd = -1;
+	k->own = pv;
+	limit_cpu(k);
+	err = build_memory(k);
+	if (!err)
+		err = connect(k);
+	if (!err)
+		err = set_registers(k);
+	return err;
+}
+
+/* Exits */
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* The range was checked by the monitor, which is the guest's by now: once more. */
+static int64_t release(struct partition *p, uint64_t gpa, uint64_t pages)
+{
+	if (gpa % KEEL_PAGE_SIZE || pages > p->ram_size / KEEL_PAGE_SIZE || gpa > p->ram_size - pages * KEEL_PAGE_SIZE)
+		return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_ARG(1));
+	if (!pages)
+		return KEEL_OK;
+	return fallocate(p->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)gpa,
+			 (off_t)(pages * KEEL_PAGE_SIZE))
+		       ? KEEL_STATUS(KEEL_E_AGAIN, 0)
+		       : KEEL_OK;
+}
+
+static enum kvm_next remote(struct kvm *k)
+{
+	struct pv *pv = pv_of(k);
+	uint64_t arg[5];
+	uint32_t id;
+
+	switch (monmem_serve(&pv->mm, &id, arg)) {
+	case MONMEM_ENDED:
+		return KVM_NEXT_END;
+	case MONMEM_ANSWERED:
+		return KVM_NEXT_RUN;
+	case MONMEM_OTHERS:
+		break;
+	}
+	switch (id) {
+	case MON_REMOTE_READY:
+		if (__atomic_load_n(&k->state, __ATOMIC_SEQ_CST) != KVM_STARTING)
+			break;
+		if (arg[0])
+			host_say("kvm: the guest could not be built: the image's first mappings: out of page tables");
+		monmem_answer(&pv->mm, KEEL_OK, 0);
+		return kvm_ready(k, arg[0] ? -ENOMEM : 0) ? KVM_NEXT_RUN : KVM_NEXT_END;
+	case PV_REMOTE_NOW:
+		monmem_answer(&pv->mm, KEEL_OK, now_ns());
+		return KVM_NEXT_RUN;
+	case PV_REMOTE_RELEASE:
+		monmem_answer(&pv->mm, release(k->p, arg[0], arg[1]), 0);
+		return KVM_NEXT_RUN;
+	}
+	monmem_answer(&pv->mm, KEEL_STATUS(KEEL_E_NOSYS, 0), 0);
+	return KVM_NEXT_RUN;
+}
+
+static enum kvm_next pv_exit(struct kvm *k)
+{
+	const struct kvm_run *run = k->run;
+
+	switch (run->exit_reason) {
+	case KVM_EXIT_IO:
+		if (run->io.port == PV_PORT_REMOTE && run->io.direction == KVM_EXIT_IO_OUT)
+			return remote(k);
+		return kvm_crash(k, "I/O port %#x: a paravirtual guest has none", run->io.port);
+	case KVM_EXIT_MMIO:
+		return kvm_crash(k, "%s physical address %#llx, where this guest has %s",
+				 run->mmio.is_write ? "wrote to" : "read from", (unsigned long long)run->mmio.phys_addr,
+				 run->mmio.is_write ? "nothing it may write" : "nothing");
+	case KVM_EXIT_HLT:
+		return kvm_crash(k, "halted for ever");
+	default:
+		return kvm_crash(k, "an exit nobody asked for: %u", run->exit_reason);
+	}
+}
+
+static void pv_kick(struct kvm *k)
+{
+	const uint64_t one = 1;
+
+	/* A counter that is full has been kicked. */
+	if (write(pv_of(k)->kick_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
+		host_say("kvm: cannot kick the vCPU: %s", strerror(errno));
+}
+
+static void pv_dump(struct kvm *k)
+{
+	__atomic_store_n(&monmem_vcpu(&pv_of(k)->mm)->dump_pending, 1, __ATOMIC_SEQ_CST);
+	pv_kick(k);
+}
+
+/* Afterwards */
+
+static bool pv_next_mapping(struct kvm *k, uint64_t va, struct mapping *m)
+{
+	return monmem_next_mapping(&pv_of(k)->mm, va, m);
+}
+
+static bool pv_snapshot(struct kvm *k, struct crash_info *c)
+{
+	struct pv *pv = pv_of(k);
+	struct keel_frame *f = &pv->mm.seen;
+
+	if (!pv->mm.fatal.kind && kvm_registers(k, f)) {
+		pv->mm.have_seen = true;
+		f->addr = 0; /* CR2 of some fault long ago */
+		f->rflags &= ~(uint64_t)KEEL_RFLAGS_IF;
+		f->rflags |= keel_shared_load8(&k->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0;
+	}
+	return monmem_snapshot(&pv->mm, 0, c);
+}
+
+static unsigned int pv_counters(struct kvm *k, struct keel_stats_entry *e, unsigned int max)
+{
+	return monmem_counters(&pv_of(k)->mm, e, max);
+}
+
+static void pv_stats(struct kvm *k, FILE *f)
+{
+	monmem_stats(&pv_of(k)->mm, f);
+}
+
+static void pv_destroy(struct kvm *k)
+{
+	struct pv *pv = pv_of(k);
+
+	if (!pv)
+		return;
+	monmem_destroy(&pv->mm);
+	if (pv->text)
+		munmap(pv->text, pv->text_size);
+	if (pv->kick_fd >= 0)
+		close(pv->kick_fd);
+	free(pv);
+	k->own = NULL;
+}
+
+const struct kvm_flavour kvm_pv = {
+	.boots = true,
+	.create = pv_create,
+	.exit = pv_exit,
+	.kick = pv_kick,
+	.dump = pv_dump,
+	.destroy = pv_destroy,
+	.next_mapping = pv_next_mapping,
+	.snapshot = pv_snapshot,
+	.stats = pv_stats,
+	.counters = pv_counters,
+};

@@ -1,0 +1,389 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The monitor's backend half in a kvm guest: it runs at CPL 0 beside the guest's
+ * kernel and lets the processor walk the tree. Nothing in here is trusted by the
+ * host; the wall is the machine's second-level page tables and its exits.
+ *
+ * All text is read-only and shared; variables live in struct mon and struct mvcpu.
+ */
+#include <hypercall/clock.h>
+
+#include "../../monitor/bugs.h"
+#include "../../monitor/monitor.h"
+#include "pv.h"
+
+#define MSR_APIC_EOI 0x80b
+#define MSR_APIC_SVR 0x80f
+#define MSR_APIC_LVTT 0x832
+#define MSR_TSC_DEADLINE 0x6e0
+#define MSR_GS_BASE 0xc0000101
+#define APIC_ENABLE 0x100
+#define APIC_LVT_TSC_DEADLINE (2 << 17)
+
+#define X86_PF_PRESENT 1
+#define X86_PF_WRITE 2
+#define X86_PF_INSTR 16
+
+#define INVLPG_MAX 32 /* pages; beyond that everything is flushed, which costs about as much */
+#define INT_LENGTH 2  /* bytes of an `int n` */
+
+MON_SYMBOL void pv_start(struct keel_vcpu *page);
+MON_SYMBOL int pv_interrupt(struct pv_frame *f, uint8_t *block);
+
+#ifdef KEEL_BUGS
+unsigned int keel_bug __attribute__((section(".bug"))); /* at PV_BUG_OFF, where the host writes it */
+#endif
+
+static struct mon *mon(void)
+{
+	return (struct mon *)MON_VA;
+}
+
+static struct pv_config *config(void)
+{
+	return (struct pv_config *)mon()->backend;
+}
+
+static void wrmsr(uint32_t msr, uint64_t value)
+{
+	__asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
+}
+
+static uint64_t rdmsr(uint32_t msr)
+{
+	uint32_t lo, hi;
+
+	__asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
+	return lo | (uint64_t)hi << 32;
+}
+
+static uint64_t rdtsc(void)
+{
+	uint32_t lo, hi;
+
+	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi));
+	return lo | (uint64_t)hi << 32;
+}
+
+static void out32(uint16_t port, uint32_t value)
+{
+	__asm__ volatile("outl %0, %1" : : "a"(value), "d"(port) : "memory");
+}
+
+/* The host waits for READY, and then lets it return when the partition is to start. */
+void pv_start(struct keel_vcpu *page)
+{
+	struct mon *m = mon();
+	struct mvcpu *v = mv_of(page);
+	static const uint64_t none[5];
+	uint64_t ready[5] = { 0 };
+
+	mon_vcpu_init(m, v, page, 0);
+	v->iret_cs = PV_CS;
+	v->iret_ss = PV_SS;
+	v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
+	wrmsr(MSR_APIC_SVR, APIC_ENABLE | PV_VECTOR_SPURIOUS);
+	wrmsr(MSR_APIC_LVTT, APIC_LVT_TSC_DEADLINE | PV_VECTOR_TIMER);
+
+	mon_init(m);
+	m->as0.root[KEEL_VA_END >> 39] = config()->window;
+	__asm__ volatile("mov %0, %%cr3" : : "r"(m->arena_base + ((uint8_t *)m->as0.root - m->arena)) : "memory");
+	ready[0] = (uint64_t)mon_boot_map(v);
+	mb_remote(v, MON_REMOTE_READY, ready);
+	if (ready[0])
+		for (;;)
+			mb_remote(v, MON_REMOTE_FATAL, none); /* the host gave up already */
+	v->cur.mode = KEEL_MODE_KERNEL;
+}
+
+/* Interrupts and exceptions */
+
+static void save(struct mvcpu *v, const struct pv_frame *s)
+{
+	struct keel_frame *f = &v->cur;
+
+	f->rip = s->rip;
+	f->rsp = s->rsp;
+	f->rflags = s->rflags | KEEL_RFLAGS_IF; /* whatever the guest made of it */
+	f->rax = s->rax;
+	f->rbx = s->rbx;
+	f->rcx = s->rcx;
+	f->rdx = s->rdx;
+	f->rsi = s->rsi;
+	f->rdi = s->rdi;
+	f->rbp = s->rbp;
+	f->r8 = s->r8;
+	f->r9 = s->r9;
+	f->r10 = s->r10;
+	f->r11 = s->r11;
+	f->r12 = s->r12;
+	f->r13 = s->r13;
+	f->r14 = s->r14;
+	f->r15 = s->r15;
+}
+
+static void __attribute__((noreturn)) fatal(struct mvcpu *v, const struct pv_frame *f, uint64_t addr)
+{
+	save(v, f);
+	v->fatal.kind = MON_FATAL_MONITOR;
+	v->fatal.arg[0] = f->vector;
+	v->fatal.arg[1] = 0;
+	v->fatal.regs = v->cur;
+	v->fatal.regs.rflags &= ~(uint64_t)KEEL_RFLAGS_IF;
+	v->fatal.regs.rflags |= v->page->if_enabled ? KEEL_RFLAGS_IF : 0;
+	v->fatal.regs.vector = (uint32_t)f->vector;
+	v->fatal.regs.error = f->error;
+	v->fatal.regs.addr = addr;
+	mb_fatal(v);
+}
+
+/* GS is the way out, and the report's: make it the block again when the guest has moved it. */
+static bool gs_moved(const uint8_t *block)
+{
+	uint64_t gs;
+
+	if (config()->fsgsbase)
+		__asm__ volatile("rdgsbase %0" : "=r"(gs));
+	else
+		gs = rdmsr(MSR_GS_BASE);
+	if (gs == (uint64_t)block)
+		return false;
+	wrmsr(MSR_GS_BASE, (uint64_t)block);
+	return true;
+}
+
+static void page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool monitor)
+{
+	const bool write = f->error & X86_PF_WRITE, fetch = f->error & X86_PF_INSTR;
+	uint64_t error;
+	const bool retry = mon_fault(v, addr, write, fetch, &error);
+
+	/* In the host's window there is no tree to ask. */
+	if (addr >= KEEL_VA_END && f->error & X86_PF_PRESENT)
+		error |= KEEL_PF_P;
+	/* The listed instructions of gate.S touch the guest's stack, in the guest's name. */
+	if (monitor && (retry || !(f->rip == (uint64_t)gate_ret || f->rip == (uint64_t)gate_load_rip)))
+		fatal(v, f, addr);
+	save(v, f);
+	if (!retry)
+		mon_trap(v, KEEL_VEC_PF, error, addr);
+}
+
+/**
+ * pv_interrupt - decide what an interrupt or exception means
+ * @f: the interrupted registers; rip and rflags may be changed when monitor code is to go on
+ * @block: the vCPU's block, from the stack's place
+ *
+ * Returns 1 to run v->cur, 0 to go back into monitor code.
+ */
+int pv_interrupt(struct pv_frame *f, uint8_t *block)
+{
+	struct mvcpu *v = mv_of((struct keel_vcpu *)block);
+	const bool monitor = f->rip >= (uint64_t)mon_text_start && f->rip < (uint64_t)mon_text_end;
+	uint64_t addr = 0;
+
+	if (f->vector == KEEL_VEC_PF)
+		__asm__ volatile("mov %%cr2, %0" : "=r"(addr));
+	if (gs_moved(block))
+		fatal(v, f, addr);
+
+	switch (f->vector) {
+	case PV_VECTOR_TIMER:
+		/* Who wants another one asks again: mon_timer_fired(), and the loop around mb_wait(). */
+		v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
+		/* fall through */
+	case PV_VECTOR_KICK:
+		wrmsr(MSR_APIC_EOI, 0);
+		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
+		if (f->vector == PV_VECTOR_TIMER)
+			mon_timer_fired(v);
+		/* fall through */
+	case PV_VECTOR_SPURIOUS:
+		if (mon_upcall(v, &f->rip, &f->rflags))
+			return 0;
+		save(v, f);
+		return 1;
+	case KEEL_VEC_PF:
+		page_fault(v, f, addr, monitor);
+		return 1;
+	default:
+		if (monitor)
+			fatal(v, f, 0);
+		save(v, f);
+		if (f->vector < 32) {
+			mon_trap(v, (uint32_t)f->vector, 0, 0);
+		} else {
+			/* `int n` is not for guests: as if its gate had been out of reach (KEEL-NORM-15). */
+			v->cur.rip -= INT_LENGTH;
+			mon_trap(v, KEEL_VEC_GP, 0, 0);
+		}
+		return 1;
+	}
+}
+
+/* The cache of the tree: the TLB, and what it keeps of tables. */
+
+static void flush(struct mvcpu *v, uint64_t va, uint64_t pages)
+{
+	struct pv_config *c = config();
+	uint64_t cr3;
+
+	/* A single invlpg drops what is cached of tables, but not pages found through one that is another's now. */
+	if (pages <= INVLPG_MAX && c->tables_put == v->mon->tables_put) {
+		for (; pages; pages--, va += KEEL_PAGE_SIZE)
+			__asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
+		return;
+	}
+	c->tables_put = v->mon->tables_put;
+	__asm__ volatile("mov %%cr3, %0; mov %0, %%cr3" : "=&r"(cr3) : : "memory");
+}
+
+/* Bring pages of RAM in by touching them through the monitor's own view of RAM. */
+static void touch(struct mvcpu *v, uint64_t gpa, uint64_t pages)
+{
+	uint8_t *at = v->mon->ram + gpa;
+
+	for (; pages; pages--, at += KEEL_PAGE_SIZE)
+		__asm__ volatile("lock; orb $0, %0" : "+m"(*at));
+}
+
+void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags)
+{
+	(void)prot;
+	/* What was not there before is not cached. */
+	if (flags & MB_REPLACED)
+		flush(v, va, pages);
+	if (flags & MB_POPULATE && mon_range_ok(v->mon, gpa, pages * KEEL_PAGE_SIZE))
+		touch(v, gpa, pages);
+}
+
+void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages)
+{
+	flush(v, va, pages);
+}
+
+void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot)
+{
+	(void)prot;
+	flush(v, va, pages);
+}
+
+void mb_tables_freed(struct mvcpu *v)
+{
+	if (config()->tables_put != v->mon->tables_put)
+		flush(v, 0, INVLPG_MAX + 1);
+}
+
+bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages)
+{
+	const uint64_t arg[5] = { gpa, pages };
+
+	return mb_remote(v, PV_REMOTE_RELEASE, arg).status == KEEL_OK;
+}
+
+bool mb_populate(struct mvcpu *v, uint64_t gpa, uint64_t pages)
+{
+	touch(v, gpa, pages);
+	return true;
+}
+
+/* Time */
+
+uint64_t mb_now(struct mvcpu *v)
+{
+	static const uint64_t none[5];
+	keel_u64 ns;
+
+	if (keel_clock_read(keel_share(v->mon->clock), &ns))
+		return ns;
+	return mb_remote(v, PV_REMOTE_NOW, none).value;
+}
+
+/*
+ * Arm the LAPIC for the nearer of the two deadlines; it may fire early or late, the
+ * monitor looks again. Interrupts are off.
+ */
+static void arm(struct mvcpu *v)
+{
+	const volatile struct keel_clock *clock = v->mon->clock;
+	const uint64_t mult = clock->flags & KEEL_CLOCK_VALID ? clock->mult : config()->tsc_mult;
+	uint64_t *s = v->backend, deadline = s[PV_SLOT_TIMER], now, ns, rest, tsc;
+
+	if (s[PV_SLOT_WAIT] < deadline)
+		deadline = s[PV_SLOT_WAIT];
+	if (deadline == s[PV_SLOT_ARMED])
+		return;
+	s[PV_SLOT_ARMED] = deadline;
+	if (deadline == KEEL_TIME_NEVER) {
+		wrmsr(MSR_TSC_DEADLINE, 0);
+		return;
+	}
+	now = mon_now(v);
+	tsc = rdtsc();
+	ns = deadline > now ? deadline - now : 0;
+	/* ns * 2^32 / mult in ticks. The quotient fits: the far future is cut to some years. */
+	if (ns > KEEL_U64(1) << 58)
+		ns = KEEL_U64(1) << 58;
+	__asm__("divq %2" : "=a"(ns), "=d"(rest) : "r"(mult), "a"(ns << 32), "d"(ns >> 32) : "cc");
+	wrmsr(MSR_TSC_DEADLINE, tsc + ns + 1);
+}
+
+void mb_timer(struct mvcpu *v, uint64_t deadline)
+{
+	uint64_t flags;
+
+	/* Called by the interrupt handler, too. */
+	__asm__ volatile("pushfq; popq %0; cli" : "=r"(flags) : : "memory");
+	v->backend[PV_SLOT_TIMER] = deadline;
+	arm(v);
+	__asm__ volatile("pushq %0; popfq" : : "r"(flags) : "memory", "cc");
+}
+
+bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
+{
+	v->backend[PV_SLOT_WAIT] = deadline;
+	__asm__ volatile("cli" : : : "memory");
+	arm(v);
+	/* sti takes effect behind the instruction that follows it: nothing can get between it and hlt. */
+	if (__atomic_load_n(&v->kick_seq, __ATOMIC_SEQ_CST) == seq)
+		__asm__ volatile("sti; hlt" : : : "memory");
+	else
+		__asm__ volatile("sti" : : : "memory");
+	v->backend[PV_SLOT_WAIT] = KEEL_TIME_NEVER;
+	return true;
+}
+
+/* There is nobody to yield to in this machine; the host's scheduler sees the other threads itself. */
+void mb_yield(struct mvcpu *v)
+{
+	(void)v;
+	__asm__ volatile("pause");
+}
+
+/* Leaving the guest */
+
+mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
+{
+	struct mon_remote *r = &v->remote;
+
+	r->id = id;
+	for (unsigned int i = 0; i < 5; i++)
+		r->word[i] = arg[i];
+	out32(PV_PORT_REMOTE, 0);
+	return MRET((int64_t)r->word[0], r->word[1]);
+}
+
+void mb_doorbell(struct mvcpu *v)
+{
+	(void)v;
+	out32(PV_PORT_DOORBELL, 0);
+}
+
+void mb_fatal(struct mvcpu *v)
+{
+	static const uint64_t none[5];
+
+	/* The host does not answer: it takes the partition apart. */
+	for (;;)
+		mb_remote(v, MON_REMOTE_FATAL, none);
+}
