@@ -21,7 +21,7 @@
 #define STOP_FLUSH_MS 200 /* how long a stopped guest's output may take to get out */
 
 /* Best first; `auto` takes the first that can be created. */
-static const struct backend_ops *const backends[] = { &kvm_backend, &ring3_backend };
+static const struct backend_ops *const backends[] = { &ring3_backend, &kvm_backend };
 
 struct run {
 	struct keel_options opt;
