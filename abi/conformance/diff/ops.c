@@ -2,8 +2,14 @@
 /* What an operation's word stands for; see ops.h. */
 #include "ops.h"
 
-#define Z { ARG_NONE, "" }
-#define A(kind, name) { ARG_##kind, #name }
+#define Z                    \
+	{                    \
+		ARG_NONE, "" \
+	}
+#define A(kind, name)             \
+	{                         \
+		ARG_##kind, #name \
+	}
 #define KEEL_CALL(...)
 #define KEEL_EXT(name, number, served, doc) SERVED_##name = served,
 enum {
@@ -12,25 +18,23 @@ enum {
 #undef KEEL_EXT
 #undef KEEL_CALL
 #define KEEL_EXT(...)
-#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc)                           \
-	{ KEEL_CALL_ID(KEEL_EXT_##ext, fn),		    flags, SERVED_##ext, nargs, #name, { \
-			a1, a2, a3, a4, a5                                                        \
-		} },
+#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) \
+	{ KEEL_CALL_ID(KEEL_EXT_##ext, fn), flags, SERVED_##ext, nargs, #name, { a1, a2, a3, a4, a5 } },
 const struct op_call_info op_calls[KEEL_CALL_COUNT] = {
 #include "../../hypercalls.def"
 };
 
 const char *const op_names[OP_KINDS] = {
-	"call",	  "mmu",    "touch", "event", "multicall", "harvest", "quiet", "if",	 "set",	  "return",
-	"trap",	  "double", "held",  "dump",  "wait",	   "timer",   "memory", "stats", "regs", "ring",
+	"call", "mmu",	  "touch", "event", "multicall", "harvest", "quiet",  "if",    "set",  "return",
+	"trap", "double", "held",  "dump",  "wait",	 "timer",   "memory", "stats", "regs", "ring",
 };
 
 /* Of 256 operations; the rest are OP_TOUCH. */
 static const uint8_t weight[OP_KINDS] = {
-	[OP_CALL] = 44, [OP_MMU] = 56,	 [OP_EVENT] = 44, [OP_MULTI] = 14, [OP_HARVEST] = 14, [OP_QUIET] = 2,
-	[OP_IF] = 14,	[OP_SET] = 6,	 [OP_RETURN] = 8, [OP_TRAP] = 6,   [OP_DOUBLE] = 4,   [OP_HELD] = 3,
-	[OP_DUMP] = 4,	[OP_WAIT] = 4,	 [OP_TIMER] = 3,  [OP_MEMORY] = 6, [OP_STATS] = 3,    [OP_REGS] = 6,
-	[OP_RING] = 1,
+	[OP_CALL] = 44,	 [OP_MMU] = 56,	 [OP_EVENT] = 44, [OP_MULTI] = 14, [OP_HARVEST] = 14,
+	[OP_QUIET] = 2,	 [OP_IF] = 14,	 [OP_SET] = 6,	  [OP_RETURN] = 8, [OP_TRAP] = 6,
+	[OP_DOUBLE] = 4, [OP_HELD] = 3,	 [OP_DUMP] = 4,	  [OP_WAIT] = 4,   [OP_TIMER] = 3,
+	[OP_MEMORY] = 6, [OP_STATS] = 3, [OP_REGS] = 6,	  [OP_RING] = 1,
 };
 
 const struct op_call_info *op_call_info(uint64_t id)
@@ -74,10 +78,10 @@ static bool one_in(struct draw *d, uint32_t n)
 	return !below(d, n);
 }
 
-#define PICK(d, ...)                                                   \
-	({                                                             \
-		static const uint64_t from_[] = { __VA_ARGS__ };       \
-		from_[below(d, sizeof(from_) / sizeof(from_[0]))];     \
+#define PICK(d, ...)                                               \
+	({                                                         \
+		static const uint64_t from_[] = { __VA_ARGS__ };   \
+		from_[below(d, sizeof(from_) / sizeof(from_[0]))]; \
 	})
 
 static uint64_t small_va(struct draw *d)
@@ -91,7 +95,7 @@ static uint64_t page_va(struct draw *d)
 	case 0:
 		return DIFF_LOW_VA + below(d, DIFF_EDGE_PAGES) * KEEL_PAGE_SIZE;
 	case 1:
-		return DIFF_HIGH_VA + below(d, DIFF_EDGE_PAGES) * KEEL_PAGE_SIZE;
+		return one_in(d, 4) ? DIFF_CLOCK_VA : DIFF_HIGH_VA + below(d, DIFF_EDGE_PAGES) * KEEL_PAGE_SIZE;
 	case 2:
 	case 3:
 		return DIFF_LARGE_VA + below(d, DIFF_LARGE_PAGES) * KEEL_PAGE_SIZE;
@@ -162,8 +166,8 @@ static void draw_arg(struct draw *d, const struct op_arg *arg, struct op_call *c
 		}
 		break;
 	case ARG_LEN:
-		*v = PICK(d, 0, 1, 8, 32, 64, 96, 2048, 4095, 4096, 4096, 8192, 0x20000, 1ull << 40, 1ull << 63, -4096ull,
-			  ~0ull);
+		*v = PICK(d, 0, 1, 8, 32, 64, 96, 2048, 4095, 4096, 4096, 8192, 0x20000, 1ull << 40, 1ull << 63,
+			  -4096ull, ~0ull);
 		break;
 	case ARG_VA:
 		*v = PICK(d, 0, 4096, KEEL_VA_MIN, KEEL_VA_MIN - 4096, KEEL_VA_MIN + 1, KEEL_VA_END - 4096,
@@ -271,8 +275,9 @@ static void draw_record(struct draw *d, struct keel_mmu_record *r, bool single)
 		r->va = DIFF_LARGE_VA + first * KEEL_PAGE_SIZE;
 		if (single)
 			pages = 1;
-		r->gpa = DIFF_LARGE_GPA + (pages == 512 && !one_in(d, 4) ? 512 * below(d, 3)
-								       : below(d, (uint32_t)(DIFF_LARGE_PAGES - pages))) *
+		r->gpa = DIFF_LARGE_GPA + (pages == 512 && !one_in(d, 4)
+						   ? 512 * below(d, 3)
+						   : below(d, (uint32_t)(DIFF_LARGE_PAGES - pages))) *
 						  KEEL_PAGE_SIZE;
 		break;
 	case 2:
@@ -289,17 +294,20 @@ static void draw_record(struct draw *d, struct keel_mmu_record *r, bool single)
 	r->len = pages * KEEL_PAGE_SIZE;
 	if (r->op == KEEL_MMU_MAP) {
 		r->flags = one_in(d, 4) ? KEEL_MMU_POPULATE : 0;
-		if (one_in(d, 40)) {
-			r->gpa = DIFF_GPA_CLOCK;
-			r->len = KEEL_PAGE_SIZE;
-		}
 	} else {
 		r->gpa = 0;
 	}
 	if (r->op != KEEL_MMU_UNMAP)
-		r->prot = (uint16_t)(r->gpa == DIFF_GPA_CLOCK && !one_in(d, 4) ? KEEL_PROT_R
-				     : one_in(d, 3)			      ? 1 + below(d, 7)
-									      : PICK(d, 3, 3, 3, 1, 5, 7, 4, 2));
+		r->prot = (uint16_t)(one_in(d, 3) ? 1 + below(d, 7) : PICK(d, 3, 3, 3, 1, 5, 7, 4, 2));
+	if (one_in(d, 40)) {
+		/* An ABI page, read-only or refused, at an address of its own. */
+		r->va = DIFF_CLOCK_VA;
+		r->len = KEEL_PAGE_SIZE;
+		r->gpa = r->op == KEEL_MMU_MAP ? DIFF_GPA_CLOCK : 0;
+		if (r->op == KEEL_MMU_PROTECT || (r->op == KEEL_MMU_MAP && !one_in(d, 4)))
+			r->prot = KEEL_PROT_R;
+		return;
+	}
 	if (!one_in(d, 20))
 		return;
 	switch (below(d, 12)) {
@@ -316,7 +324,8 @@ static void draw_record(struct draw *d, struct keel_mmu_record *r, bool single)
 		r->va += PICK(d, 1, 8, 2048);
 		break;
 	case 4:
-		r->va = PICK(d, 0, KEEL_VA_MIN - 4096, KEEL_VA_END, KEEL_VA_END - 4096 + (1ull << 46), 1ull << 63, -4096ull);
+		r->va = PICK(d, 0, KEEL_VA_MIN - 4096, KEEL_VA_END, KEEL_VA_END - 4096 + (1ull << 46), 1ull << 63,
+			     -4096ull);
 		break;
 	case 5:
 		r->gpa += PICK(d, 1, 8, 4096);
@@ -453,7 +462,8 @@ void op_decode(uint64_t word, struct op *op)
 		/* Then touch a page of the last record. */
 		draw_access(&d, &op->access[0],
 			    (op->rec[op->n - 1].va & ~0xfffull) +
-				    below(&d, (uint32_t)(op->rec[op->n - 1].len / KEEL_PAGE_SIZE & 63) + 1) * KEEL_PAGE_SIZE);
+				    below(&d, (uint32_t)(op->rec[op->n - 1].len / KEEL_PAGE_SIZE & 63) + 1) *
+					    KEEL_PAGE_SIZE);
 		break;
 	case OP_TOUCH:
 		op->n = 1 + below(&d, 4);

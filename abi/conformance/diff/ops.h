@@ -19,6 +19,7 @@
 /* Guest addresses; kt.h has what lies around them. */
 #define DIFF_SMALL_VA (KEEL_U64(0x200000000000) + 0x1f0000) /* crosses a 2 MiB boundary */
 #define DIFF_SMALL_PAGES 48
+#define DIFF_CLOCK_VA KEEL_U64(0x200000600000) /* the clock page, when it is mapped */
 #define DIFF_LARGE_VA KEEL_U64(0x200000800000)
 #define DIFF_LARGE_PAGES 1536
 #define DIFF_LOW_VA KEEL_VA_MIN
@@ -97,7 +98,7 @@ struct op_access {
 
 /* Stand-ins in keel_mmu_record.gpa. */
 #define DIFF_GPA_CLOCK KEEL_U64(0x7b0000000000)	  /* the clock page */
-#define DIFF_GPA_RAM_END KEEL_U64(0x7b0000001000) /* the last page of RAM */
+#define DIFF_GPA_RAM_END KEEL_U64(0x7b0010000000) /* the last page of RAM */
 
 #define OP_ITEMS 8
 struct op {
