@@ -26,8 +26,30 @@ $(O)/testhost/kvmcheck: kunit-tests/testhost/kvmcheck.c
 
 CHECK_PROGRAMS += $(O)/testhost/kvmcheck
 
-TESTHOST_JOBS := npt shadow ept ept-shadow
-TESTHOST_STAGES := $(TESTHOST_JOBS:%=testhost-%)
-.PHONY: testhost $(TESTHOST_STAGES:%=check-%)
-$(TESTHOST_STAGES:%=check-%): check-testhost-%: all $(O)/testhost/kvmcheck
-	$(Q)kunit-tests/check.sh testhost $(O) $*
+# Bochs has one processor, so its two jobs run beside each other in one stage.
+TESTHOST_npt := npt
+TESTHOST_shadow := shadow
+TESTHOST_ept := ept
+TESTHOST_ept-shadow := ept-shadow
+TESTHOST_bochs := ept ept-shadow
+TESTHOST_STAGES := testhost-npt testhost-shadow testhost-bochs
+
+CHECK_STAGES += $(TESTHOST_STAGES)
+CHECK_LONG_STAGES += $(TESTHOST_STAGES:%=%-long)
+CHECK_SECONDS_testhost-npt := 900
+CHECK_SECONDS_testhost-shadow := 900
+CHECK_SECONDS_testhost-bochs := 900
+CHECK_SECONDS_testhost-npt-long := 3000
+CHECK_SECONDS_testhost-shadow-long := 3000
+CHECK_SECONDS_testhost-bochs-long := 3600
+
+.PHONY: testhost
+testhost: $(O)/ci/watchdog ## The kvm backend on real KVM, AMD's in QEMU and Intel's in Bochs
+	$(run_stages) $(CHECK_DEADLINE) "$(submake)" $(call stages,$(TESTHOST_STAGES))
+
+testhost_checks := $(foreach s,npt shadow ept ept-shadow bochs,check-testhost-$(s))
+.PHONY: $(testhost_checks) $(testhost_checks:%=%-long)
+$(testhost_checks): check-testhost-%: all $(O)/testhost/kvmcheck
+	$(Q)kunit-tests/check.sh testhost $(O) $(TESTHOST_$*)
+$(testhost_checks:%=%-long): check-testhost-%-long: all $(O)/testhost/kvmcheck
+	$(Q)LONG=1 kunit-tests/check.sh testhost $(O) $(TESTHOST_$*)
