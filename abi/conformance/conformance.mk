@@ -37,9 +37,18 @@ $(CONF_O)/obj/dir:
 	$(Q)mkdir -p $(@D)
 	$(Q)touch $@
 
-$(CONF_O)/%.elf: $(CONF_O)/obj/entry.o $(CONF_O)/obj/kt.o $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
-	$(Q)$(LD) -nostdlib -static -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 -z noexecstack \
-		-o $@ $(filter %.o,$^)
+# A paravirtual image, and one that starts by PVH.
+CONF_KT := $(addprefix $(CONF_O)/obj/,kt.o calls.o)
+CONF_PV := $(addprefix $(CONF_O)/obj/,entry.o kt_pv.o) $(CONF_KT)
+CONF_HVM := $(addprefix $(CONF_O)/obj/,hvm_entry.o kt_hvm.o) $(CONF_KT)
+CONF_LINK = $(LD) -nostdlib -static $(CONF_LDFLAGS) -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 \
+	-z noexecstack -o $@ $(filter %.o,$^)
+
+$(CONF_O)/%.elf: $(CONF_PV) $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
+	$(Q)$(CONF_LINK)
+$(CONF_O)/hvm.elf: CONF_LDFLAGS := --defsym=KT_OFFSET=0
+$(CONF_O)/hvm.elf: $(CONF_HVM) $(CONF_O)/obj/hvm.o $(CONF)/guest/image.ld
+	$(Q)$(CONF_LINK)
 
 # What the images declare, as CSV; see KEEL_TEST in guest/kt.h for the words.
 $(CONF_O)/manifest.csv: $(CONF_IMAGES) $(CONF_O)/badimage $(CONF)/manifest.sh
@@ -50,7 +59,7 @@ $(CONF_O)/image/made: $(CONF_O)/badimage $(CONF_O)/image.elf
 	$(Q)$(CONF_O)/badimage $(CONF_O)/image.elf $(@D)
 	$(Q)touch $@
 
-.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_O)/obj/entry.o $(CONF_O)/obj/kt.o $(CONF_O)/obj/hostile.o
+.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_O)/obj/hostile.o
 -include $(wildcard $(CONF_O)/obj/*.d)
 
 CHECK_STAGES += conform mutants hostile

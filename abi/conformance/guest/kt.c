@@ -1,29 +1,23 @@
 // SPDX-License-Identifier: MIT OR BSD-2-Clause-Patent
 /*
  * The runtime of a conformance image: finds the test that the command line
- * names, negotiates for it, runs it and says the verdict. See kt.h.
+ * names, has kt_pv.c or kt_hvm.c negotiate for it, runs it and says the
+ * verdict. See kt.h.
  */
 #include <stdarg.h>
 
 #include "kt.h"
 
 struct keel_vcpu *kt_vcpu;
-const struct keel_start *kt_start;
 int kt_fails;
 u64 kt_seed = 1, kt_scale = 1;
 u64 kt_fixup, kt_fixup_rsp;
-u64 kt_entry_flags, kt_entry_rsp;
 volatile u64 kt_spin_flag, kt_spin_save;
-struct keel_frame kt_trap_frame;
-u64 kt_traps;
-kt_handler *kt_on[KEEL_CLASS_COUNT];
 volatile u32 kt_seen[KEEL_EVENT_BITS];
 volatile u64 kt_upcalls;
 void (*kt_event_hook)(u32 bit);
 
 static u64 random_state;
-static u8 double_stack[8192] __attribute__((aligned(16)));
-static struct keel_mmu_record one_record __attribute__((aligned(32)));
 
 extern const struct kt_test kt_tests_begin[], kt_tests_end[];
 
@@ -283,20 +277,9 @@ void *kt_ram(u64 gpa)
 
 u64 kt_gpa(const volatile void *image_object)
 {
-	return (u64)image_object - KT_IMAGE_OFFSET;
-}
+	extern const u8 KT_OFFSET[]; /* a number, of the linker script */
 
-u64 kt_ram_size(void)
-{
-	const struct keel_memmap_entry *m;
-	u32 size;
-	u64 end = 0;
-
-	m = kt_chunk(KEEL_CHUNK_MEMMAP, &size);
-	for (; m && size >= sizeof(*m); m++, size -= sizeof(*m))
-		if (m->type != KEEL_MEM_ABI && m->gpa + m->len > end)
-			end = m->gpa + m->len;
-	return end;
+	return (u64)image_object - (u64)KT_OFFSET;
 }
 
 void kt_poison(u64 gpa, u64 len, u64 seed)
@@ -314,85 +297,6 @@ u64 kt_hash(u64 h, const volatile void *p, size_t n)
 	while (n--)
 		h = (h ^ *b++) * 0x100000001b3;
 	return h;
-}
-
-/*
- * What a refused call could have changed. The save slots, the guest words and
- * the clock are left out: no call writes them but by delivering.
- */
-u64 kt_digest(void)
-{
-	const volatile u64 *w = (const volatile u64 *)kt_vcpu;
-	const u64 *scratch = kt_ram(KT_SCRATCH_GPA);
-	u64 h = 0xcbf29ce484222325;
-
-	for (size_t i = 0; i < sizeof(*kt_vcpu) / 8; i++)
-		if (i < KEEL_VCPU_SLOT(0) / 8 || i >= KEEL_VCPU_SLOT(KEEL_CLASS_COUNT) / 8)
-			h = (h ^ w[i]) * 0x100000001b3;
-	for (u64 i = 0; i < 16; i++) {
-		struct kt_ret r = HC(KEEL_CALL_MMU_QUERY, 0, KT_VA + i * KEEL_PAGE_SIZE);
-
-		h = kt_hash(h, &r, sizeof(r));
-	}
-	for (u64 i = 0; i < 4; i++) {
-		static const u64 at[4] = { KEEL_VA_MIN, 0x400000, KT_LINEAR, KEEL_VA_END - KEEL_PAGE_SIZE };
-		struct kt_ret r = HC(KEEL_CALL_MMU_QUERY, 0, at[i]);
-
-		h = kt_hash(h, &r, sizeof(r));
-	}
-	for (u64 i = 0; i < KEEL_EXT_COUNT; i++) {
-		struct kt_ret r = HC(KEEL_CALL_BASE_PROBE, i);
-
-		h = kt_hash(h, &r, sizeof(r));
-	}
-	for (u64 i = 0; i < 8 * KEEL_PAGE_SIZE / 8; i++)
-		h = (h ^ scratch[i]) * 0x100000001b3;
-	return h;
-}
-
-struct kt_ret kt_mmu(u32 op, u64 va, u64 gpa, u64 len, u32 prot, u32 flags)
-{
-	struct kt_ret r;
-
-	for (;;) {
-		one_record = (struct keel_mmu_record){
-			.op = (u16)op, .prot = (u16)prot, .flags = flags, .va = va, .gpa = gpa, .len = len
-		};
-		r = HC(KEEL_CALL_MMU_BATCH, 0, kt_gpa(&one_record), 1);
-		if (r.status || KEEL_MMU_DONE_RECORDS(r.value))
-			return r;
-		u64 step = KEEL_MMU_DONE_PAGES(r.value) * KEEL_PAGE_SIZE;
-
-		if (!step || step >= len)
-			return (struct kt_ret){ 1, r.value }; /* no progress is no answer */
-		va += step;
-		len -= step;
-		if (op == KEEL_MMU_MAP)
-			gpa += step;
-	}
-}
-
-u64 kt_query(u64 va)
-{
-	struct kt_ret r = HC(KEEL_CALL_MMU_QUERY, 0, va);
-
-	return r.status ? 0 : r.value;
-}
-
-/* Entries. */
-static void on_trap(struct keel_frame *f)
-{
-	kt_traps++;
-	kt_trap_frame = *f;
-	if (kt_fixup) {
-		f->rip = kt_fixup;
-		f->rsp = kt_fixup_rsp;
-		kt_fixup = 0;
-		return;
-	}
-	kt_fail("kt.c", __LINE__, "unexpected trap %u error %lx addr %lx rip %lx", f->vector, f->error, f->addr,
-		f->rip);
-	kt_finish();
 }
 
 void kt_scan(void)
@@ -416,49 +320,6 @@ void kt_scan(void)
 				kt_event_hook(bit);
 		}
 	}
-}
-
-static void on_event(struct keel_frame *f)
-{
-	(void)f;
-	kt_upcalls++;
-	kt_scan();
-}
-
-static void on_double(struct keel_frame *f)
-{
-	kt_fail("kt.c", __LINE__, "unexpected double fault at %lx addr %lx", f->rip, f->addr);
-	kt_finish();
-}
-
-void kt_dispatch(struct keel_frame *f);
-void kt_dispatch(struct keel_frame *f)
-{
-	if (f->class_ >= KEEL_CLASS_COUNT || !kt_on[f->class_]) {
-		kt_fail("kt.c", __LINE__, "entry of class %u without a handler", f->class_);
-		kt_finish();
-	}
-	kt_on[f->class_](f);
-}
-
-void kt_return_failed(s64 status);
-void kt_return_failed(s64 status)
-{
-	kt_fail("kt.c", __LINE__, "trap_return came back with %ld", status);
-	kt_finish();
-}
-
-void kt_set_entry(u32 class, u64 stack)
-{
-	static void (*const entry[])(void) = { kt_entry_trap, kt_entry_event, kt_entry_dump, kt_entry_double };
-
-	OK(HC(KEEL_CALL_TRAP_SET, class, entry[class], stack));
-}
-
-void kt_events_on(void)
-{
-	kt_on[KEEL_CLASS_EVENT] = on_event;
-	kt_set_entry(KEEL_CLASS_EVENT, 0);
 }
 
 /* Enable as the ABI says: store, test, call. */
@@ -562,29 +423,11 @@ bool kt_implemented(const struct kt_call_info *c)
 	return !(c->flags & KEEL_CF_SMP) || HC(KEEL_CALL_BASE_FEATURES, 1).value >> KEEL_F1_SMP & 1;
 }
 
-/* Start info. */
-const void *kt_chunk(u32 type, u32 *size)
-{
-	const u8 *p = (const u8 *)(kt_start + 1), *end = (const u8 *)kt_start + kt_start->size;
-
-	for (u32 i = 0; i < kt_start->chunks && p + sizeof(struct keel_chunk) <= end; i++) {
-		const struct keel_chunk *c = (const struct keel_chunk *)p;
-
-		if (c->type == type) {
-			*size = c->size - (u32)sizeof(*c);
-			return c + 1;
-		}
-		p += (c->size + 7) & ~7u;
-	}
-	*size = 0;
-	return NULL;
-}
-
 /* The word NAME=... of the command line, or NULL. */
 static const char *option(const char *name)
 {
 	u32 size;
-	const char *s = kt_chunk(KEEL_CHUNK_CMDLINE, &size), *end = s + size;
+	const char *s = kt_cmdline(&size), *end = s + size;
 	size_t n = strlen(name);
 
 	while (s && s < end && *s) {
@@ -623,19 +466,6 @@ u64 kt_random_below(u64 n)
 	return kt_random() % n;
 }
 
-static void prepare(const struct kt_test *t)
-{
-	if (t->flags & KT_EARLY)
-		return;
-	kt_accept_all();
-	kt_freeze();
-	kt_on[KEEL_CLASS_TRAP] = on_trap;
-	kt_on[KEEL_CLASS_DOUBLE] = on_double;
-	kt_set_entry(KEEL_CLASS_TRAP, 0);
-	kt_set_entry(KEEL_CLASS_DOUBLE, (u64)(double_stack + sizeof(double_stack)));
-	kt_poison(KT_SCRATCH_GPA, 8 * KEEL_PAGE_SIZE, 42);
-}
-
 void kt_main(void);
 void kt_main(void)
 {
@@ -643,7 +473,7 @@ void kt_main(void)
 	const char *s;
 	size_t n = 0;
 
-	kt_start = (const struct keel_start *)kt_init.rdi;
+	kt_setup();
 	s = option("test");
 	while (s && *s && *s != ' ' && n < sizeof(id) - 1)
 		id[n++] = *s++;
@@ -658,7 +488,7 @@ void kt_main(void)
 		kt_puts("KT begin ");
 		kt_puts(id);
 		kt_puts("\n");
-		prepare(t);
+		kt_prepare(t);
 		if (!kt_fails)
 			t->fn();
 		kt_finish();

@@ -255,6 +255,11 @@ struct kt_call_info {
 extern const struct kt_call_info kt_calls[KEEL_CALL_COUNT];
 bool kt_implemented(const struct kt_call_info *c);
 
+/* What kt_pv.c and kt_hvm.c do each their own way: before the first word, the command line, and before a test. */
+void kt_setup(void);
+const char *kt_cmdline(u32 *size);
+void kt_prepare(const struct kt_test *t);
+
 /* Start info. */
 extern const struct keel_start *kt_start;
 const void *kt_chunk(u32 type, u32 *size);	/* payload of the first of this type, or NULL */
