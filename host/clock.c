@@ -27,6 +27,7 @@
 static const uint64_t first_intervals[] = { 20 * NS_PER_MS, 200 * NS_PER_MS };
 
 static struct clock_sample early;
+static int source_fd = -1; /* stays open: a partition made after the host was sealed can open nothing */
 
 static uint64_t now_ns(clockid_t id)
 {
@@ -148,7 +149,9 @@ void clock_init(struct clock *c, struct keel_clock *page)
 	memset(c, 0, sizeof(*c));
 	c->page = page;
 	page->wall_ns = now_ns(CLOCK_REALTIME) - now_ns(CLOCK_MONOTONIC);
-	c->source_fd = open(CLOCKSOURCE, O_RDONLY | O_CLOEXEC);
+	if (source_fd < 0)
+		source_fd = open(CLOCKSOURCE, O_RDONLY | O_CLOEXEC);
+	c->source_fd = source_fd;
 	if (c->source_fd < 0 || !source_is_tsc(c->source_fd) || !invariant_tsc()) {
 		host_verbose("clock: the host does not keep time by the TSC, so the clock page stays invalid");
 		clock_fini(c);
@@ -231,7 +234,5 @@ void clock_invalidate(struct clock *c)
 
 void clock_fini(struct clock *c)
 {
-	if (c->source_fd >= 0)
-		close(c->source_fd);
 	c->source_fd = -1;
 }

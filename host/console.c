@@ -85,6 +85,11 @@ static void terminal_restore(void)
 	}
 }
 
+void console_rescue(void)
+{
+	terminal_restore();
+}
+
 static void fatal_signal(int sig)
 {
 	int err = errno;

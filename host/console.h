@@ -60,6 +60,9 @@ void console_release(struct console *c);
  */
 bool console_flush(struct console *c, int abort_fd, int timeout_ms);
 
+/* The terminal as it was before us, also from a signal handler: this process is about to die. */
+void console_rescue(void);
+
 /* Any thread: early output of n <= KEEL_CONSOLE_WRITE_MAX bytes. May wait for room. */
 void console_write(struct console *c, const uint64_t *words, size_t n);
 

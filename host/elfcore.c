@@ -300,10 +300,14 @@ out:
 	return err;
 }
 
-int elfcore_write(const char *path, bool explicit, struct partition *p, const struct crash_info *c, struct error *e)
+int elfcore_open(const char *path, bool explicit)
 {
 	/* A name we chose ourselves is not followed through somebody's symbolic link. */
-	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | (explicit ? 0 : O_NOFOLLOW), 0600);
+	return open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NONBLOCK | (explicit ? 0 : O_NOFOLLOW), 0600);
+}
+
+int elfcore_write(int fd, const char *path, struct partition *p, const struct crash_info *c, struct error *e)
+{
 	struct stat st;
 	bool cut = false;
 	int err;

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 # The host: the program keel, and its unit tests.
 
-HOST_SRC := main run options log image startinfo partition core calls clock console symbols report elfcore
+HOST_SRC := main run options log image startinfo partition core calls clock console symbols report elfcore keeper \
+	seal
 HOST_LIBH := ring event status
 HOST_OBJS := $(addprefix $(O)/host/,$(HOST_SRC:=.o) $(HOST_LIBH:%=hc_%.o))
 HOST_CFLAGS = $(HOSTCFLAGS) -D_GNU_SOURCE -MMD -MP
@@ -32,6 +33,14 @@ $(O)/host/kvm_probe_guest.o: host/backend/kvm/probe_guest.S
 
 ALL += $(O)/keel
 
+# Names of system calls, for the line a forbidden one ends with.
+$(O)/host/syscalls.h:
+	@mkdir -p $(@D)
+	$(Q)printf '#include <asm/unistd_64.h>\n' | $(CC) -E -dM -x c - | \
+		sed -n 's/^#define __NR_\([a-z0-9_]*\) \([0-9]*\)$$/[\2] = "\1",/p' | sort >$@
+$(O)/host/seal.o: $(O)/host/syscalls.h
+$(O)/host/seal.o: HOST_CFLAGS += -I$(O)/host
+
 $(O)/host/%.o: host/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
@@ -50,7 +59,7 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
 	as_test timer_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
-HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o,$(HOST_SRC:=.o)) \
+HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o,$(HOST_SRC:=.o)) \
 	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o)
 HOST_TEST_CFLAGS = $(HOST_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
 

@@ -358,7 +358,10 @@ void image_close(struct image *img)
 {
 	if (img->fd >= 0)
 		close(img->fd);
+	if (img->module_fd > 0)
+		close(img->module_fd);
 	img->fd = -1;
+	img->module_fd = 0;
 }
 
 static int check_features(struct check *c, const uint64_t *offered)

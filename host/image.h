@@ -30,6 +30,7 @@ struct image_segment {
 struct image {
 	const char *name; /* as the user gave it */
 	int fd;
+	int module_fd; /* its --initrd, open for as long as the image: a sealed host opens no file; 0 = none yet */
 	uint64_t size; /* of the file when it was opened */
 	uint64_t entry;
 	unsigned int segments;

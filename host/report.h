@@ -32,8 +32,11 @@ void report_crash(FILE *f, struct partition *p, const struct crash_info *c, cons
 /* The place alone, for a guest that did not end in time. */
 void report_place(FILE *f, struct partition *p, const struct crash_info *c);
 
-/* Write an ELF core; explicit: the user named the file. 0, or -1 with the reason. */
-int elfcore_write(const char *path, bool explicit, struct partition *p, const struct crash_info *c, struct error *e);
+/* Open the file of a core; explicit: the user named it. A descriptor, or -1 with errno set. */
+int elfcore_open(const char *path, bool explicit);
+
+/* Write an ELF core to what elfcore_open() returned, and close it. 0, or -1 with the reason. */
+int elfcore_write(int fd, const char *path, struct partition *p, const struct crash_info *c, struct error *e);
 
 /* The path of the core for these options; NULL = none. Points into buf or the options. */
 struct keel_options;

@@ -14,8 +14,10 @@
 #include "calls.h"
 #include "console.h"
 #include "image.h"
+#include "keeper.h"
 #include "partition.h"
 #include "report.h"
+#include "seal.h"
 #include "verb.h"
 
 #define STOP_FLUSH_MS 200 /* how long a stopped guest's output may take to get out */
@@ -33,6 +35,8 @@ struct run {
 	int timeout_fd; /* over restarts, -1 = none */
 	int clock_fd;
 	int signal; /* that stopped the guest, 0 = none */
+	bool sealed;
+	const struct backend_ops *backend; /* chosen, once sealed */
 	sigset_t old_mask;
 };
 
@@ -212,6 +216,18 @@ static void to_stderr(char *text, size_t len)
 	}
 }
 
+/* The host opens no file any more. */
+static int open_core(void)
+{
+	struct keeper_message m = { .what = KEEPER_CORE };
+	int err = keeper_ask(&m);
+
+	if (!err && m.fds == 1)
+		return m.fd[0];
+	errno = err ? -err : EPROTO;
+	return -1;
+}
+
 static void report(struct run *r, bool crashed)
 {
 	struct crash_info *c = &r->p.outcome.crash;
@@ -224,7 +240,7 @@ static void report(struct run *r, bool crashed)
 	complete_crash(r);
 	if (crashed) {
 		core = elfcore_path(&r->opt, name, sizeof(name));
-		if (core && elfcore_write(core, r->opt.core != NULL, &r->p, c, &e)) {
+		if (core && elfcore_write(open_core(), core, &r->p, c, &e)) {
 			host_say("%s", e.text);
 			core = NULL;
 		}
@@ -270,6 +286,32 @@ static int conclude(struct run *r)
 	return EXIT_CRASHED;
 }
 
+static bool is_candidate(const struct run *r, const struct backend_ops *ops)
+{
+	return r->sealed ? ops == r->backend : !strcmp(r->opt.backend, "auto") || !strcmp(ops->name, r->opt.backend);
+}
+
+/* What is to be had by name or privilege is got now; both are gone when this returns. 0, or -1 with the reason. */
+static int give_up_privileges(struct run *r, struct error *e)
+{
+	const struct keeper_ops *keeper = NULL;
+	char name[300];
+
+	for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
+		if (!is_candidate(r, backends[i]))
+			continue;
+		if (backends[i]->keeper)
+			keeper = backends[i]->keeper;
+		/* What it failed to open create() will miss. */
+		if (backends[i]->prepare)
+			backends[i]->prepare();
+	}
+	if (keeper_start(elfcore_path(&r->opt, name, sizeof(name)), r->opt.core != NULL, keeper, &r->p, e))
+		return -1;
+	seal_privileges();
+	return 0;
+}
+
 /* The first backend that can be created; 0, or an exit status with everything said. */
 static int create_backend(struct run *r)
 {
@@ -279,7 +321,7 @@ static int create_backend(struct run *r)
 	for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
 		int err;
 
-		if (!any && strcmp(backends[i]->name, wanted))
+		if (!is_candidate(r, backends[i]))
 			continue;
 		r->p.ops = backends[i];
 		err = backends[i]->create(&r->p);
@@ -322,9 +364,21 @@ static int run_once(struct run *r, bool *again)
 		return EXIT_USAGE;
 	}
 	r->p.console = r->console;
+	if (!r->sealed && give_up_privileges(r, &e)) {
+		host_say("%s", e.text);
+		status = EXIT_NO_BACKEND;
+		goto out_partition;
+	}
 	status = create_backend(r);
 	if (status)
 		goto out_partition;
+	if (!r->sealed && seal_calls(r->p.ops->calls, r->opt.require_sandbox, &e)) {
+		host_say("%s", e.text);
+		status = EXIT_NO_BACKEND;
+		goto out_backend;
+	}
+	r->sealed = true;
+	r->backend = r->p.ops;
 	host_verbose("%s: entry %#lx, %lu MiB of memory, clock page %s", r->image.name, r->p.entry, r->p.ram_size >> 20,
 		     r->p.clock.page->flags & KEEL_CLOCK_VALID ? "valid" : "not valid");
 	console_bind(r->console, &r->p);
@@ -429,6 +483,7 @@ int verb_run(int argc, char **argv)
 		status = run_once(&r, &again);
 	} while (again);
 out:
+	keeper_stop();
 	console_close(r.console);
 	image_close(&r.image);
 	if (r.signal) {

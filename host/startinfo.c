@@ -18,58 +18,43 @@ int module_load(struct module *m, struct partition *p, const char *path, struct 
 {
 	uint64_t size, at = 0, pages, gpa;
 	struct stat st;
-	int fd, err = -1;
+	int fd;
 
-	fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-	if (fd < 0)
+	if (p->image->module_fd <= 0)
+		p->image->module_fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	fd = p->image->module_fd;
+	if (fd < 0 || fstat(fd, &st))
 		return error_set(e, "--initrd %s: %s", path, strerror(errno));
-	if (fstat(fd, &st)) {
-		error_set(e, "--initrd %s: %s", path, strerror(errno));
-		goto out;
-	}
-	if (!S_ISREG(st.st_mode)) {
-		error_set(e, "--initrd %s: not a regular file", path);
-		goto out;
-	}
+	if (!S_ISREG(st.st_mode))
+		return error_set(e, "--initrd %s: not a regular file", path);
 	size = (uint64_t)st.st_size;
-	if (!size) {
-		error_set(e, "--initrd %s: empty", path);
-		goto out;
-	}
-	if (size > p->ram_size) {
-		error_set(e, "--initrd %s: %lu MiB do not fit into %lu MiB of memory: use a larger --mem", path,
-			  (size + 0xfffff) >> 20, p->ram_size >> 20);
-		goto out;
-	}
+	if (!size)
+		return error_set(e, "--initrd %s: empty", path);
+	if (size > p->ram_size)
+		return error_set(e, "--initrd %s: %lu MiB do not fit into %lu MiB of memory: use a larger --mem", path,
+				 (size + 0xfffff) >> 20, p->ram_size >> 20);
 	pages = (size + KEEL_PAGE_SIZE - 1) & ~(KEEL_PAGE_SIZE - 1);
 	gpa = p->ram_size - pages;
 	for (unsigned int i = 0; i < p->image->segments; i++) {
 		const struct image_segment *s = &p->image->segment[i];
 
-		if (s->gpa + s->len > gpa) {
-			error_set(
+		if (s->gpa + s->len > gpa)
+			return error_set(
 				e,
 				"--initrd %s: %lu MiB and the image do not fit into %lu MiB of memory: use a larger --mem",
 				path, (size + 0xfffff) >> 20, p->ram_size >> 20);
-			goto out;
-		}
 	}
 	while (at < size) {
 		ssize_t n = pread(fd, p->ram + gpa + at, size - at, (off_t)at);
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n <= 0) {
-			error_set(e, "--initrd %s: %s", path, n ? strerror(errno) : "was cut while it was read");
-			goto out;
-		}
+		if (n <= 0)
+			return error_set(e, "--initrd %s: %s", path, n ? strerror(errno) : "was cut while it was read");
 		at += (uint64_t)n;
 	}
 	*m = (struct module){ gpa, size };
-	err = 0;
-out:
-	close(fd);
-	return err;
+	return 0;
 }
 
 static void cpuid(unsigned int leaf, unsigned int sub, unsigned int r[4])

@@ -222,7 +222,7 @@ int main(int argc, char **argv)
 		return 126;
 	}
 	link_start(&l, "the guest", boot, NULL);
-	k = only_child(l.pid);
+	k = guest_process(l.pid);
 	printf("KTAP version 1\n1..%zu\n", TESTS);
 	for (size_t i = 0; i < TESTS; i++) {
 		bool good;

@@ -152,6 +152,11 @@ pid_t only_child(pid_t parent)
 	return found;
 }
 
+pid_t guest_process(pid_t host)
+{
+	return only_child(only_child(host));
+}
+
 void for_each_thread(pid_t pid, void (*fn)(pid_t pid, pid_t tid, void *arg), void *arg)
 {
 	char path[64];

@@ -40,6 +40,9 @@ void link_stop(struct link *l);
 /* The one child of a process: of keel, the guest process. Dies when there is none. */
 pid_t only_child(pid_t parent);
 
+/* Of a host with the ring3 backend: its keeper's child. */
+pid_t guest_process(pid_t host);
+
 /* Confine all threads of a process to one processor. */
 void pin_process(pid_t pid, int cpu);
 

@@ -338,7 +338,7 @@ static void test_core_file(void **state)
 	f.p.vcpu[0] = &vcpu;
 	f.crash.regs.r13 = 0x1313;
 	fd = mkstemp(path);
-	if (elfcore_write(path, true, &f.p, &f.crash, &e))
+	if (elfcore_write(elfcore_open(path, true), path, &f.p, &f.crash, &e))
 		fail_msg("%s", e.text);
 	assert_int_equal(pread(fd, &eh, sizeof(eh), 0), sizeof(eh));
 	assert_memory_equal(eh.e_ident, ELFMAG, SELFMAG);
@@ -383,16 +383,16 @@ static void test_core_errors(void **state)
 
 	(void)state;
 	setup(&f);
-	assert_int_equal(elfcore_write("/nonexistent/core", true, &f.p, &f.crash, &e), -1);
+	assert_int_equal(elfcore_write(elfcore_open("/nonexistent/core", true), "/nonexistent/core", &f.p, &f.crash, &e), -1);
 	assert_string_equal(e.text, "cannot write the core /nonexistent/core: No such file or directory");
-	assert_int_equal(elfcore_write("/dev/null", true, &f.p, &f.crash, &e), -1);
+	assert_int_equal(elfcore_write(elfcore_open("/dev/null", true), "/dev/null", &f.p, &f.crash, &e), -1);
 	assert_non_null(strstr(e.text, "not a regular file"));
 	/* A name of our own is not followed through a link that somebody left there. */
 	fd = mkstemp(link);
 	close(fd);
 	unlink(link);
 	assert_int_equal(symlink("/tmp/keel-victim", link), 0);
-	assert_int_equal(elfcore_write(link, false, &f.p, &f.crash, &e), -1);
+	assert_int_equal(elfcore_write(elfcore_open(link, false), link, &f.p, &f.crash, &e), -1);
 	assert_int_equal(access("/tmp/keel-victim", F_OK), -1);
 	unlink(link);
 	assert_string_equal(elfcore_path(&options, buf, sizeof(buf)), "IMAGE.core");
@@ -426,7 +426,7 @@ static void test_core_bounded(void **state)
 	f.ops.next_mapping = endless_mapping;
 	memset(f.p.ram, 0x11, f.p.ram_size);
 	fd = mkstemp(path);
-	if (elfcore_write(path, true, &f.p, &f.crash, &e))
+	if (elfcore_write(elfcore_open(path, true), path, &f.p, &f.crash, &e))
 		fail_msg("%s", e.text);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_true((uint64_t)st.st_blocks * 512 < 5 * f.p.ram_size + (80 << 20));

@@ -51,9 +51,10 @@ def expect_status(done, status):
 
 
 def guest_process(pid):
-    """The processes the host started for its guest."""
+    """The processes the host started: its keeper's, which is the guest's where it has one, then the keeper."""
     with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        return [int(p) for p in f.read().split()]
+        children = [int(p) for p in f.read().split()]
+    return [p for c in children for p in guest_process(c)] + children
 
 
 def alive(pid):

@@ -362,11 +362,15 @@ static void start(const char *program, const char *image)
 		errno = 0;
 		bail("the guest did not start");
 	}
-	snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)keel, (int)keel);
-	f = fopen(path, "re");
-	if (!f || fscanf(f, "%d", &guest) != 1)
-		bail("finding the guest process");
-	fclose(f);
+	/* The child of the host's keeper. */
+	guest = keel;
+	for (int i = 0; i < 2; i++) {
+		snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)guest, (int)guest);
+		f = fopen(path, "re");
+		if (!f || fscanf(f, "%d", &guest) != 1)
+			bail("finding the guest process");
+		fclose(f);
+	}
 }
 
 static bool attach(void)

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "../../log.h"
+#include "../../seal.h"
 #include "../../startinfo.h"
 
 #define READY_TIMEOUT_S 60 /* a KVM that interprets is slow */
@@ -83,7 +84,12 @@ bool kvm_ready(struct kvm *k, int err)
 	set_state(k, KVM_READY);
 	while (state(k) == KVM_READY)
 		futex(&k->state, FUTEX_WAIT, KVM_READY, NULL);
-	return state(k) == KVM_RUNNING;
+	if (state(k) != KVM_RUNNING)
+		return false;
+	err = seal_vcpu();
+	if (err)
+		kvm_crash(k, "filtering the vCPU's thread: %s", strerror(-err));
+	return !err;
 }
 
 int kvm_slot(struct kvm *k, enum kvm_slot slot, uint64_t gpa, uint64_t len, void *host, uint32_t flags)
@@ -236,15 +242,29 @@ static int failed(const char *what)
 	return err;
 }
 
+/* For all machines of this process: once it is sealed it opens nothing. */
+static struct {
+	int fd, err;
+} device = { .fd = -1, .err = ENODEV };
+
+static int kvm_prepare(void)
+{
+	device.fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	device.err = errno;
+	return device.fd < 0 ? -device.err : 0;
+}
+
 static int make_vm(struct kvm *k)
 {
 	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP };
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
 	uint64_t identity = IDENTITY_GPA;
 
-	k->kvm_fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-	if (k->kvm_fd < 0)
+	if (device.fd < 0) {
+		errno = device.err;
 		return failed("/dev/kvm");
+	}
+	k->kvm_fd = device.fd;
 	if (ioctl(k->kvm_fd, KVM_GET_API_VERSION, 0) != KVM_API_VERSION) {
 		errno = EPROTO;
 		return failed("the version of /dev/kvm");
@@ -397,7 +417,7 @@ static void kvm_stop(struct partition *p)
 static void kvm_destroy(struct partition *p)
 {
 	struct kvm *k = p->backend;
-	const int fds[] = { k->stats_fd[0], k->stats_fd[1], k->vcpu_fd, k->vm_fd, k->kvm_fd };
+	const int fds[] = { k->stats_fd[0], k->stats_fd[1], k->vcpu_fd, k->vm_fd };
 
 	kvm_stop(p);
 	if (k->flavour->destroy)
@@ -514,6 +534,8 @@ static void kvm_stats(struct partition *p, void *f)
 
 const struct backend_ops kvm_backend = {
 	.name = "kvm",
+	.prepare = kvm_prepare,
+	.calls = &kvm_calls,
 	.create = kvm_create,
 	.start = kvm_start,
 	.kick = kvm_kick,

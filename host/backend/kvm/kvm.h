@@ -55,6 +55,9 @@ struct kvm_flavour {
 	unsigned int (*counters)(struct kvm *k, struct keel_stats_entry *e, unsigned int max);
 };
 
+/* What the seal lets through (seal.h). */
+extern const struct seal_table kvm_calls;
+
 extern const struct kvm_flavour kvm_pv, kvm_hvm;
 
 enum kvm_state { KVM_STARTING, KVM_READY, KVM_RUNNING, KVM_ENDED };

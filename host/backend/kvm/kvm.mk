@@ -28,7 +28,7 @@ $(O)/host/pv_blob.o: $(O)/host/pv.bin
 	$(Q)printf '%s\n' '.section .rodata' '.balign 64' '.globl kvm_pv_image, kvm_pv_image_end' 'kvm_pv_image:' \
 		'.incbin "$<"' 'kvm_pv_image_end:' '.section .note.GNU-stack, "", @progbits' | $(CC) -c -x assembler - -o $@
 
-HOST_BACKEND_OBJS += $(addprefix $(O)/host/,kvm.o pv.o pv_blob.o)
+HOST_BACKEND_OBJS += $(addprefix $(O)/host/,kvm.o kvm_calls.o pv.o pv_blob.o)
 $(O)/host/%.o: host/backend/kvm/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<

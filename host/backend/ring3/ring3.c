@@ -7,14 +7,12 @@
 #include <errno.h>
 #include <linux/filter.h>
 #include <linux/futex.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <sys/user.h>
 #include <sys/wait.h>
@@ -22,19 +20,10 @@
 #include <unistd.h>
 
 #include "../../log.h"
+#include "../../seal.h"
 #include "../monmem.h"
 #include "layout.h"
 #include "ring3.h"
-
-#ifndef P_PIDFD
-#define P_PIDFD 3
-#endif
-#ifndef MFD_EXEC
-#define MFD_EXEC 0x0010U
-#endif
-
-/* K's program, linked by ring3.mk. */
-extern const char ring3_k_image[], ring3_k_image_end[];
 
 #define READY_TIMEOUT_S 10
 #define SPIN_ROUNDS 5000 /* 100 to 200 us of `pause`, by processor */
@@ -192,18 +181,20 @@ static void *reaper(void *arg)
 {
 	struct ring3 *b = arg;
 	struct outcome o = { .kind = OUTCOME_KILLED };
-	siginfo_t si = { 0 };
+	int code, status;
+	bool known;
 
-	while (waitid(P_PIDFD, (id_t)b->k.pidfd, &si, WEXITED | WNOWAIT) && errno == EINTR)
-		;
+	known = sandbox_await(&b->k, &code, &status);
 	if (__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST))
 		return NULL;
-	if (si.si_code == CLD_EXITED)
+	if (!known)
+		snprintf(o.crash.reason, sizeof(o.crash.reason), "the guest process died with its keeper");
+	else if (code == CLD_EXITED)
 		snprintf(o.crash.reason, sizeof(o.crash.reason), "the guest process ended by itself, status %d",
-			 si.si_status);
+			 status);
 	else
 		snprintf(o.crash.reason, sizeof(o.crash.reason), "the guest process was killed by signal %d (%s)",
-			 si.si_status, strsignal(si.si_status));
+			 status, strsignal(status));
 	partition_end(b->p, &o);
 	set_state(b, DEAD);
 	return NULL;
@@ -247,12 +238,8 @@ static void look(struct ring3 *b)
 {
 	struct user_regs_struct r;
 	struct keel_frame *f = &b->mm.seen;
-	int status;
 
-	if (ptrace(PTRACE_SEIZE, b->k.pid, NULL, NULL))
-		return;
-	if (!ptrace(PTRACE_INTERRUPT, b->k.pid, NULL, NULL) && waitpid(b->k.pid, &status, __WALL) == b->k.pid &&
-	    WIFSTOPPED(status) && !ptrace(PTRACE_GETREGS, b->k.pid, NULL, &r)) {
+	if (sandbox_look(&r)) {
 		f->rip = r.rip;
 		f->rsp = r.rsp;
 		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) |
@@ -284,15 +271,11 @@ static void ring3_stop(struct partition *p)
 	if (b->k.pid > 0) {
 		if (p->outcome.kind == OUTCOME_TIMEOUT || p->outcome.kind == OUTCOME_STOPPED)
 			look(b);
-		/* Not by number: look() may have waited for its death already. */
-		syscall(SYS_pidfd_send_signal, b->k.pidfd, SIGKILL, NULL, 0);
+		sandbox_end(&b->k);
 		if (b->reaping)
 			pthread_join(b->reaper, NULL);
 		b->reaping = false;
-		waitpid(b->k.pid, NULL, 0);
 		close(b->k.pidfd);
-		sandbox_clean(&b->k);
-		b->k.pid = 0;
 	}
 	set_state(b, DEAD);
 	if (b->serving) {
@@ -319,23 +302,6 @@ static void ring3_destroy(struct partition *p)
 	p->backend = NULL;
 }
 
-static int k_program(void)
-{
-	const size_t len = (size_t)(ring3_k_image_end - ring3_k_image);
-	/* Linux before 6.3 does not know MFD_EXEC; later ones may make files without it not executable. */
-	int fd = memfd_create("keel-guest", MFD_CLOEXEC | MFD_EXEC);
-
-	if (fd < 0 && errno == EINVAL)
-		fd = memfd_create("keel-guest", MFD_CLOEXEC);
-	if (fd < 0)
-		return -errno;
-	if (write(fd, ring3_k_image, len) != (ssize_t)len) {
-		close(fd);
-		return -EIO;
-	}
-	return fd;
-}
-
 /* What K may make the kernel spend: its files, once over in kernel page tables, and change. */
 static uint64_t memory_of(const struct ring3 *b)
 {
@@ -344,10 +310,14 @@ static uint64_t memory_of(const struct ring3 *b)
 
 static int ring3_create(struct partition *p)
 {
-	struct ring3 *b = calloc(1, sizeof(*b));
-	const char *what = "";
-	int exe, err;
+	struct ring3 *b;
+	int err;
 
+	if (p->opt->hvm) {
+		host_say("ring3: a kernel that owns its hardware needs a virtual machine: use --backend kvm");
+		return -ENOTSUP;
+	}
+	b = calloc(1, sizeof(*b));
 	if (!b)
 		return -ENOMEM;
 	b->p = p;
@@ -355,23 +325,15 @@ static int ring3_create(struct partition *p)
 	err = build(b);
 	if (err)
 		goto fail;
-	exe = k_program();
-	if (exe < 0) {
-		host_say("ring3: making the guest process's program: %s", strerror(-exe));
-		err = exe;
-		goto fail;
-	}
 	{
 		const int fds[] = { p->ram_fd, p->abi_fd, b->mm.fd, p->doorbell_fd };
 
-		err = sandbox_spawn(exe, fds, sizeof(fds) / sizeof(fds[0]), memory_of(b), &b->k, &what);
+		err = sandbox_spawn(fds, sizeof(fds) / sizeof(fds[0]), memory_of(b), &b->k);
 	}
-	close(exe);
 	close(b->mm.fd);
 	b->mm.fd = -1;
 	if (err) {
-		b->k.pid = 0;
-		host_say("ring3: starting the guest process: %s: %s", what, strerror(-err));
+		host_say("ring3: starting the guest process: %s: %s", b->k.what, strerror(-err));
 		goto fail;
 	}
 	b->serving = !pthread_create(&b->server, NULL, server, b);
@@ -383,11 +345,11 @@ static int ring3_create(struct partition *p)
 	}
 	err = wait_ready(b);
 	{
-		int child = sandbox_settle(&b->k, &what);
+		int child = sandbox_settle(&b->k);
 
 		if (err) {
 			if (child)
-				host_say("ring3: the guest process did not start: %s: %s", what, strerror(-child));
+				host_say("ring3: the guest process did not start: %s: %s", b->k.what, strerror(-child));
 			else
 				host_say("ring3: the guest process did not start: %s",
 					 err == -ETIMEDOUT ? "no answer" : p->outcome.crash.reason);
@@ -424,7 +386,7 @@ static void ring3_kick(struct partition *p, unsigned int vcpu)
 	struct ring3 *b = p->backend;
 
 	(void)vcpu;
-	syscall(SYS_pidfd_send_signal, b->k.pidfd, SIGUSR1, NULL, 0);
+	sandbox_kick(&b->k);
 }
 
 static void ring3_dump(struct partition *p, unsigned int vcpu)
@@ -464,8 +426,19 @@ static unsigned int ring3_counters(struct partition *p, struct keel_stats_entry 
 	return monmem_counters(&b->mm, e, max);
 }
 
+/* Beside what every host may: its guest process is the keeper's child. */
+static const struct seal_rule seal_rules[] = {
+	{ SCMP_SYS(pidfd_send_signal), 1, { SEAL_IS(1, SIGUSR1) }, 0 },
+};
+
+static const struct seal_table seal_table = {
+	.process = { .rules = seal_rules, .rule_count = sizeof(seal_rules) / sizeof(seal_rules[0]) },
+};
+
 const struct backend_ops ring3_backend = {
 	.name = "ring3",
+	.calls = &seal_table,
+	.keeper = &sandbox_keeper,
 	.create = ring3_create,
 	.start = ring3_start,
 	.kick = ring3_kick,

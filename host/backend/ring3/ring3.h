@@ -3,6 +3,7 @@
 #ifndef KEEL_RING3_H
 #define KEEL_RING3_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -28,39 +29,51 @@ enum layer {
 	LAYER_COUNT,
 };
 
-struct spawn_report;
-
+/* What V knows of the guest process, which is a child of the keeper. */
 struct spawned {
-	pid_t pid;
+	pid_t pid; /* 0 = none */
 	int pidfd;
-	uint32_t layers;	     /* final after sandbox_settle() */
-	struct spawn_report *report; /* what the child tells until its exec */
-	char cgroup[256];	     /* its memory cgroup's directory; empty = none */
+	uint32_t layers; /* final after sandbox_settle() */
+	char what[40];	 /* the step that failed, when one did */
 };
 
+/* What V asks the keeper for, by the functions below. */
+extern const struct keeper_ops sandbox_keeper;
+
 /**
- * sandbox_spawn - start a program behind every layer the machine grants
- * @exe: descriptor of the program
+ * sandbox_spawn - start the guest process behind every layer the machine grants
  * @fds: what it gets as descriptors 3, 4, ...; nothing else stays open
  * @nfds: how many
  * @memory: bytes it may use, page tables included
  * @out: filled in
  *
- * Returns 0 or a negative errno with *what naming the step that failed.
+ * Returns 0 or a negative errno with out->what naming the step that failed.
  */
-int sandbox_spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, struct spawned *out, const char **what);
+int sandbox_spawn(const int *fds, unsigned int nfds, uint64_t memory, struct spawned *out);
 
 /**
  * sandbox_settle - the program runs, or is dead: take the child's report in
  * @s: as sandbox_spawn() left it; s->layers becomes final
- * @what: set to the step that failed, when one did
  *
- * Returns 0, or the negative errno the child's set-up failed with.
+ * Returns 0, or the negative errno the child's set-up failed with and s->what.
  */
-int sandbox_settle(struct spawned *s, const char **what);
+int sandbox_settle(struct spawned *s);
 
-/* After its death was waited for: remove what it leaves in the file system. */
-void sandbox_clean(struct spawned *s);
+/* Any thread: SIGUSR1. */
+void sandbox_kick(const struct spawned *s);
+
+/* Where is it? False when that cannot be found out. It stays stopped. */
+struct user_regs_struct;
+bool sandbox_look(struct user_regs_struct *r);
+
+/* Wait until it is dead; how it died, as waitid() tells. False when that is not known. */
+bool sandbox_await(const struct spawned *s, int *code, int *status);
+
+/* Kill it, wait for that, and remove what it leaves in the file system. */
+void sandbox_end(struct spawned *s);
+
+/* Which layers would hold, found by putting nothing behind them: 0 or a negative errno. */
+int sandbox_try(uint32_t *layers);
 
 /* Which layers would hold, found by putting nothing behind them: 0 or a negative errno. */
 int sandbox_try(uint32_t *layers);

@@ -3,6 +3,9 @@
  * The layers around K besides its filter: namespaces, an empty root, an
  * unprivileged identity, no capabilities to regain. Each is tried; what the
  * machine refuses (a container, a policy) is reported and the rest stands.
+ *
+ * All of that is done by the keeper, whose child K is: V itself is sealed, also
+ * when the partition restarts and needs another K.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -14,22 +17,34 @@
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/user.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "../../keeper.h"
 #include "ring3.h"
+
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+
+/* K's program, linked by ring3.mk. */
+extern const char ring3_k_image[], ring3_k_image_end[];
 
 #define NOBODY 65534
 #define FD_BASE 3
 #define FD_HIGH 100
+#define TRY_MEMORY (16u << 20)
 #define TRY_MEMORY (16u << 20)
 
 static const struct {
@@ -60,6 +75,15 @@ struct spawn_report {
 	int err;
 	char what[40];
 };
+
+/* The keeper's own: the one K there is. */
+static struct kept {
+	pid_t pid; /* 0 = none */
+	int pidfd;
+	uint32_t layers;
+	struct spawn_report *report; /* what the child tells until its exec */
+	char cgroup[256];	     /* its memory cgroup's directory; empty = none */
+} k;
 
 /* clone, not clone3: container filters cannot see into clone3's argument and answer ENOSYS. */
 static pid_t clone_with(uint64_t flags, int *pidfd)
@@ -139,7 +163,7 @@ static void remove_stale(const char *parent)
 		closedir(d);
 }
 
-static bool enter_cgroup(struct spawned *s, uint64_t memory)
+static bool enter_cgroup(struct kept *s, uint64_t memory)
 {
 	char line[200], path[sizeof(s->cgroup) + 32], value[24];
 	FILE *f = fopen("/proc/self/cgroup", "re");
@@ -177,7 +201,7 @@ static bool enter_cgroup(struct spawned *s, uint64_t memory)
 	return done;
 }
 
-void sandbox_clean(struct spawned *s)
+static void leave_cgroup(struct kept *s)
 {
 	/* Emptied a moment after the last process was waited for. */
 	for (int i = 0; s->cgroup[0] && rmdir(s->cgroup) && errno == EBUSY && i < 100; i++)
@@ -280,107 +304,283 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 	child_fail(r, "starting the guest process");
 }
 
-int sandbox_spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, struct spawned *out, const char **what)
+static int k_program(void)
+{
+	const size_t len = (size_t)(ring3_k_image_end - ring3_k_image);
+	/* Linux before 6.3 does not know MFD_EXEC; later ones may make files without it not executable. */
+	int fd = memfd_create("keel-guest", MFD_CLOEXEC | MFD_EXEC);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("keel-guest", MFD_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	if (write(fd, ring3_k_image, len) != (ssize_t)len) {
+		close(fd);
+		return -EIO;
+	}
+	return fd;
+}
+
+/* In the keeper: at most one K, and nothing left of the one before. */
+static void end_k(void)
+{
+	if (k.pid > 0) {
+		kill(k.pid, SIGKILL);
+		while (waitpid(k.pid, NULL, 0) < 0 && errno == EINTR)
+			;
+		close(k.pidfd);
+		leave_cgroup(&k);
+	}
+	if (k.report)
+		munmap(k.report, sizeof(*k.report));
+	memset(&k, 0, sizeof(k));
+}
+
+/* Closes exe. Returns 0 or a negative errno with *what naming the step that failed. */
+static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, const char **what)
 {
 	const bool nobody = can_be_nobody();
 	const uid_t uid = nobody ? NOBODY : geteuid();
 	const gid_t gid = nobody ? NOBODY : getegid();
 	const uint64_t token = 1;
+	int go = -1, err;
 	uint64_t ns = 0;
 	char map[64];
-	int go, err = 0;
 	bool ok = true;
 
+	*what = "making its program";
+	if (exe < 0)
+		return exe;
 	*what = "a page to report through";
-	out->pid = -1;
-	out->layers = 0;
-	out->cgroup[0] = 0;
-	out->report = mmap(NULL, sizeof(*out->report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	if (out->report == MAP_FAILED)
-		return -errno;
+	k.report = mmap(NULL, sizeof(*k.report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	if (k.report == MAP_FAILED) {
+		k.report = NULL;
+		goto fail;
+	}
 	*what = "eventfd";
 	go = eventfd(0, EFD_CLOEXEC);
-	if (go < 0) {
-		err = -errno;
-		goto unmap;
-	}
+	if (go < 0)
+		goto fail;
 	for (unsigned int i = 0; i < LAYER_COUNT; i++)
 		ns |= layers[i].flag;
 	*what = "clone";
-	out->pid = clone_with(ns, &out->pidfd);
-	if (out->pid < 0) {
+	k.pid = clone_with(ns, &k.pidfd);
+	if (k.pid < 0) {
 		ns = granted_namespaces();
-		out->pid = clone_with(ns, &out->pidfd);
+		k.pid = clone_with(ns, &k.pidfd);
 	}
-	if (out->pid < 0) {
-		err = -errno;
-		goto close;
-	}
-	if (!out->pid)
-		child(exe, fds, nfds, go, ns, nobody, out->report);
+	if (k.pid < 0)
+		goto fail;
+	if (!k.pid)
+		child(exe, fds, nfds, go, ns, nobody, k.report);
 	if (ns & CLONE_NEWUSER) {
 		*what = "mapping the identity";
 		/* Only who may map other ids may map without giving up setgroups. */
-		ok = nobody || write_file(out->pid, "setgroups", "deny");
+		ok = nobody || write_file(k.pid, "setgroups", "deny");
 		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, gid);
-		ok = ok && write_file(out->pid, "gid_map", map);
+		ok = ok && write_file(k.pid, "gid_map", map);
 		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, uid);
-		ok = ok && write_file(out->pid, "uid_map", map);
+		ok = ok && write_file(k.pid, "uid_map", map);
 	}
 	for (unsigned int i = 0; i < LAYER_COUNT; i++)
 		if (ns & layers[i].flag)
-			out->layers |= 1u << i;
-	if (write_file(out->pid, "oom_score_adj", "1000"))
-		out->layers |= 1u << LAYER_OOM_SCORE;
-	if (enter_cgroup(out, memory))
-		out->layers |= 1u << LAYER_MEMORY_CGROUP;
+			k.layers |= 1u << i;
+	if (write_file(k.pid, "oom_score_adj", "1000"))
+		k.layers |= 1u << LAYER_OOM_SCORE;
+	if (enter_cgroup(&k, memory))
+		k.layers |= 1u << LAYER_MEMORY_CGROUP;
 	ok = ok && write(go, &token, sizeof(token)) == sizeof(token);
 	if (ok) {
 		close(go);
+		close(exe);
 		return 0;
 	}
-	err = -errno;
-	kill(out->pid, SIGKILL);
-	waitpid(out->pid, NULL, 0);
-	close(out->pidfd);
-	sandbox_clean(out);
-close:
-	close(go);
-unmap:
-	munmap(out->report, sizeof(*out->report));
-	return err ? err : -EIO;
+fail:
+	err = errno ? -errno : -EIO;
+	if (go >= 0)
+		close(go);
+	close(exe);
+	end_k();
+	return err;
 }
 
-int sandbox_settle(struct spawned *s, const char **what)
+/* Stopped where it is; it is never to run again. */
+static int look(struct user_regs_struct *r)
 {
-	static char name[40];
-	int err = s->report->err;
+	int status;
 
-	s->layers |= s->report->layers;
-	snprintf(name, sizeof(name), "%.*s", (int)sizeof(name) - 1, s->report->what);
-	*what = name;
-	munmap(s->report, sizeof(*s->report));
-	s->report = NULL;
-	return -err;
+	if (k.pid <= 0)
+		return -ESRCH;
+	if (ptrace(PTRACE_SEIZE, k.pid, NULL, NULL) || ptrace(PTRACE_INTERRUPT, k.pid, NULL, NULL) ||
+	    waitpid(k.pid, &status, __WALL) != k.pid)
+		return -errno;
+	if (!WIFSTOPPED(status)) { /* dead, and waited for */
+		close(k.pidfd);
+		leave_cgroup(&k);
+		k.pid = 0;
+		return -ESRCH;
+	}
+	return ptrace(PTRACE_GETREGS, k.pid, NULL, r) ? -errno : 0;
 }
 
 int sandbox_try(uint32_t *layers)
 {
 	/* Not a program: the child fails at its very last step, behind every layer. */
 	int exe = open("/dev/null", O_RDONLY | O_CLOEXEC), err;
-	struct spawned s;
 	const char *what;
 
-	if (exe < 0)
-		return -errno;
-	err = sandbox_spawn(exe, NULL, 0, TRY_MEMORY, &s, &what);
-	close(exe);
+	err = exe < 0 ? -errno : spawn(exe, NULL, 0, TRY_MEMORY, &what);
 	if (err)
 		return err;
-	waitpid(s.pid, NULL, 0);
-	close(s.pidfd);
-	sandbox_settle(&s, &what);
-	sandbox_clean(&s);
-	*layers = s.layers;
+	waitid(P_PID, (id_t)k.pid, &(siginfo_t){ 0 }, WEXITED | WNOWAIT);
+	*layers = k.layers | k.report->layers;
+	end_k();
 	return 0;
+}
+
+/* Requests of V's to the keeper */
+
+enum { SPAWN = KEEPER_BACKEND, SETTLE, KICK, LOOK, DEATH, END };
+
+/* What goes along, in a message's data. */
+union sandbox_data {
+	uint64_t memory;
+	struct {
+		int32_t pid;
+		uint32_t layers;
+		char what[40];
+	} k;
+	struct {
+		int32_t code, status;
+	} death;
+	struct user_regs_struct regs;
+};
+
+static void serve(const struct keeper_message *request, struct keeper_message *answer)
+{
+	const union sandbox_data *in = (const union sandbox_data *)request->data;
+	union sandbox_data *out = (union sandbox_data *)answer->data;
+	const char *what = "";
+	siginfo_t si = { 0 };
+
+	_Static_assert(sizeof(*in) <= sizeof(request->data), "too large for a message");
+	switch (request->what) {
+	case SPAWN:
+		end_k();
+		errno = 0;
+		answer->err = spawn(k_program(), request->fd, request->fds, in->memory, &what);
+		out->k.pid = k.pid;
+		out->k.layers = k.layers;
+		snprintf(out->k.what, sizeof(out->k.what), "%s", what);
+		if (!answer->err) {
+			answer->fd[0] = fcntl(k.pidfd, F_DUPFD_CLOEXEC, 0);
+			answer->fds = answer->fd[0] >= 0;
+		}
+		break;
+	case SETTLE:
+		if (!k.report) {
+			answer->err = -ESRCH;
+			break;
+		}
+		k.layers |= k.report->layers;
+		answer->err = -k.report->err;
+		out->k.layers = k.layers;
+		snprintf(out->k.what, sizeof(out->k.what), "%.*s", (int)sizeof(out->k.what) - 1, k.report->what);
+		munmap(k.report, sizeof(*k.report));
+		k.report = NULL;
+		break;
+	case KICK:
+		answer->err = k.pid > 0 && kill(k.pid, SIGUSR1) ? -errno : 0;
+		break;
+	case LOOK:
+		answer->err = look(&out->regs);
+		break;
+	case DEATH:
+		if (k.pid <= 0 || waitid(P_PID, (id_t)k.pid, &si, WEXITED | WNOWAIT | WNOHANG) || !si.si_pid)
+			answer->err = -ESRCH;
+		out->death.code = si.si_code;
+		out->death.status = si.si_status;
+		break;
+	case END:
+		end_k();
+		break;
+	default:
+		answer->err = -ENOSYS;
+	}
+}
+
+const struct keeper_ops sandbox_keeper = { .serve = serve, .end = end_k };
+
+/* V's side */
+
+int sandbox_spawn(const int *fds, unsigned int nfds, uint64_t memory, struct spawned *out)
+{
+	struct keeper_message m = { .what = SPAWN, .fds = nfds };
+	union sandbox_data *data = (union sandbox_data *)m.data;
+	int err;
+
+	data->memory = memory;
+	memcpy(m.fd, fds, nfds * sizeof(*fds));
+	err = keeper_ask(&m);
+	*out = (struct spawned){ .pidfd = -1 };
+	snprintf(out->what, sizeof(out->what), "%.*s", (int)sizeof(out->what) - 1, data->k.what);
+	if (!err && m.fds != 1)
+		err = -EMFILE;
+	if (err)
+		return err;
+	out->pid = data->k.pid;
+	out->pidfd = m.fd[0];
+	out->layers = data->k.layers;
+	return 0;
+}
+
+int sandbox_settle(struct spawned *s)
+{
+	struct keeper_message m = { .what = SETTLE };
+	const union sandbox_data *data = (const union sandbox_data *)m.data;
+	int err = keeper_ask(&m);
+
+	s->layers = data->k.layers;
+	memcpy(s->what, data->k.what, sizeof(s->what));
+	return err;
+}
+
+void sandbox_kick(const struct spawned *s)
+{
+	/* Who gave up CAP_KILL may not, when K is another user of our own namespace. */
+	if (syscall(SYS_pidfd_send_signal, s->pidfd, SIGUSR1, NULL, 0) && errno == EPERM)
+		keeper_ask(&(struct keeper_message){ .what = KICK });
+}
+
+bool sandbox_look(struct user_regs_struct *r)
+{
+	struct keeper_message m = { .what = LOOK };
+
+	if (keeper_ask(&m))
+		return false;
+	memcpy(r, m.data, sizeof(*r));
+	return true;
+}
+
+bool sandbox_await(const struct spawned *s, int *code, int *status)
+{
+	struct pollfd pfd = { .fd = s->pidfd, .events = POLLIN };
+	struct keeper_message m = { .what = DEATH };
+	const union sandbox_data *data = (const union sandbox_data *)m.data;
+
+	while (poll(&pfd, 1, -1) < 0 && errno == EINTR)
+		;
+	if (keeper_ask(&m))
+		return false;
+	*code = data->death.code;
+	*status = data->death.status;
+	return true;
+}
+
+void sandbox_end(struct spawned *s)
+{
+	if (s->pid <= 0)
+		return;
+	keeper_ask(&(struct keeper_message){ .what = END });
+	s->pid = 0;
 }
