@@ -98,7 +98,7 @@ static uint64_t page_va(struct draw *d)
 		return one_in(d, 4) ? DIFF_CLOCK_VA : DIFF_HIGH_VA + below(d, DIFF_EDGE_PAGES) * KEEL_PAGE_SIZE;
 	case 2:
 	case 3:
-		return DIFF_LARGE_VA + below(d, DIFF_LARGE_PAGES) * KEEL_PAGE_SIZE;
+		return DIFF_LARGE_VA + (below(d, DIFF_LARGE_PAGES) & ~(one_in(d, 2) ? 7u : 0)) * KEEL_PAGE_SIZE;
 	default:
 		return small_va(d);
 	}
@@ -363,6 +363,7 @@ static void draw_access(struct draw *d, struct op_access *x, uint64_t va)
 
 static void draw_event(struct draw *d, struct op_call *c)
 {
+	*c = (struct op_call){ 0 };
 	c->id = PICK(d, KEEL_CALL_EVENT_ALLOC, KEEL_CALL_EVENT_ALLOC, KEEL_CALL_EVENT_ALLOC, KEEL_CALL_EVENT_BIND,
 		     KEEL_CALL_EVENT_CLOSE, KEEL_CALL_EVENT_CLOSE, KEEL_CALL_EVENT_MASK, KEEL_CALL_EVENT_UNMASK,
 		     KEEL_CALL_EVENT_UNMASK, KEEL_CALL_EVENT_UNMASK, KEEL_CALL_EVENT_SEND, KEEL_CALL_EVENT_SEND,
@@ -388,6 +389,8 @@ static void draw_multi(struct draw *d, struct op *op)
 	for (unsigned int i = 0; i < op->n; i++) {
 		struct op_call *c = &op->call[i];
 
+		op->rec[i] = (struct keel_mmu_record){ 0 };
+		op->entry_flags[i] = 0;
 		switch (below(d, 8)) {
 		case 0:
 		case 1:
@@ -396,6 +399,7 @@ static void draw_multi(struct draw *d, struct op *op)
 			break;
 		case 3:
 		case 4:
+			*c = (struct op_call){ 0 };
 			/* One page: a host may do part of more (KEEL-MMU-05, KEEL-MULTI-12), and none of it again. */
 			c->id = KEEL_CALL_MMU_BATCH;
 			c->arg[1] = DIFF_IN_GPA + KEEL_PAGE_SIZE + i * sizeof(struct keel_mmu_record);
@@ -417,6 +421,7 @@ static void draw_harvest(struct draw *d, struct op *op)
 	struct op_call *c = &op->call[0];
 
 	op->n = 1;
+	*c = (struct op_call){ 0 };
 	c->id = PICK(d, KEEL_CALL_HARVEST_START, KEEL_CALL_HARVEST_COLLECT, KEEL_CALL_HARVEST_COLLECT,
 		     KEEL_CALL_HARVEST_COLLECT, KEEL_CALL_HARVEST_STOP);
 	c->arg[1] = large ? DIFF_LARGE_VA + below(d, DIFF_LARGE_PAGES - pages) * KEEL_PAGE_SIZE
@@ -433,7 +438,11 @@ void op_decode(uint64_t word, struct op *op)
 	struct draw d = { word };
 	uint32_t at = below(&d, 256);
 
-	*op = (struct op){ .word = word, .kind = OP_TOUCH };
+	/* Items are made as they are drawn: the guest may run where each instruction counts. */
+	op->word = word;
+	op->kind = OP_TOUCH;
+	op->n = 0;
+	op->a[0] = op->a[1] = op->a[2] = op->a[3] = 0;
 	for (uint32_t k = 0; k < OP_KINDS; k++) {
 		if (at < weight[k]) {
 			op->kind = k;
@@ -448,6 +457,7 @@ void op_decode(uint64_t word, struct op *op)
 		break;
 	case OP_REGS:
 		op->n = 1;
+		op->call[0] = (struct op_call){ 0 };
 		/* All that comes back is looked at, so the call is one whose answer is the same everywhere. */
 		op->call[0].id = PICK(&d, KEEL_CALL_BASE_NOP, KEEL_CALL_BASE_VERSION, KEEL_CALL_MMU_QUERY,
 				      KEEL_CALL_TRAP_DELIVER, KEEL_CALL_BASE_PING, KEEL_CALL_VCPU_YIELD, 0, ~0ull);
