@@ -3,6 +3,7 @@
 
 HOST_SRC := main run options log image startinfo partition core calls clock console symbols report elfcore keeper \
 	seal
+HOST_SRC += probe
 HOST_LIBH := ring event status
 HOST_OBJS := $(addprefix $(O)/host/,$(HOST_SRC:=.o) $(HOST_LIBH:%=hc_%.o))
 HOST_CFLAGS = $(HOSTCFLAGS) -D_GNU_SOURCE -MMD -MP
@@ -21,13 +22,11 @@ $(O)/host/v_as.o: host/monitor/as.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<
 
-# The probe of /dev/kvm, with its guest.
+# The probe of /dev/kvm, with its guest. cJSON writes down what was found.
 HOST_PROBE_OBJS := $(addprefix $(O)/host/,kvm_probe.o kvm_probe_guest.o)
 HOST_BACKEND_OBJS += $(HOST_PROBE_OBJS)
-$(O)/host/kvm_probe.o: host/backend/kvm/probe.c
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
-$(O)/host/kvm_probe_guest.o: host/backend/kvm/probe_guest.S
+HOST_BACKEND_LIBS += -lcjson
+$(O)/host/%.o: host/backend/kvm/%.S
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
 
@@ -59,7 +58,7 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
 	as_test timer_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
-HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o,$(HOST_SRC:=.o)) \
+HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o probe.o,$(HOST_SRC:=.o)) \
 	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o)
 HOST_TEST_CFLAGS = $(HOST_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
 

@@ -12,6 +12,7 @@ static int verb_version(int argc, char **argv);
 
 static const struct verb verbs[] = {
 	{ "run", "[OPTIONS] IMAGE", "run a guest image", verb_run, verb_run_help },
+	{ "probe", "[--json]", "say what this machine offers and which backend it gets", verb_probe, verb_probe_help },
 	{ "help", "[VERB]", "explain a verb", verb_help, NULL },
 	{ "version", "", "print the versions of the host and the ABI", verb_version, NULL },
 };

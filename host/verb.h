@@ -26,6 +26,8 @@ struct verb {
 
 int verb_run(int argc, char **argv);
 void verb_run_help(FILE *f);
+int verb_probe(int argc, char **argv);
+void verb_probe_help(FILE *f);
 
 /*
  * One option of a verb. `parse` takes the text of the value, NULL for a flag, and

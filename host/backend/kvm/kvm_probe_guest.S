@@ -6,7 +6,7 @@
  *
  * The spinning loop is also called natively: same bytes, same place in a page.
  */
-#include "probe.h"
+#include "kvm_probe.h"
 
 	.text
 	.balign	4096

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
-/* The probe of /dev/kvm: a child runs the guest of probe_guest.S, the parent waits for it as long as it likes. */
-#include "probe.h"
+/* The probe of /dev/kvm: a child runs the guest of kvm_probe_guest.S, the parent waits for it as long as it likes. */
+#include "kvm_probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
-#include <math.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -44,25 +43,25 @@ extern const uint8_t kvm_probe_page[], kvm_probe_sse[], kvm_probe_exits[], kvm_p
 void kvm_probe_spin(uint64_t rounds, uint32_t in_guest);
 
 const struct kvm_probe_cap kvm_probe_caps[] = {
-	{ KVM_CAP_USER_MEMORY, "KVM_CAP_USER_MEMORY", true },
-	{ KVM_CAP_SET_TSS_ADDR, "KVM_CAP_SET_TSS_ADDR", true },
-	{ KVM_CAP_EXT_CPUID, "KVM_CAP_EXT_CPUID", true },
-	{ KVM_CAP_IMMEDIATE_EXIT, "KVM_CAP_IMMEDIATE_EXIT", true },
-	{ KVM_CAP_SYNC_REGS, "KVM_CAP_SYNC_REGS", true },
-	{ KVM_CAP_READONLY_MEM, "KVM_CAP_READONLY_MEM", true },
-	{ KVM_CAP_XSAVE, "KVM_CAP_XSAVE", true },
-	{ KVM_CAP_XCRS, "KVM_CAP_XCRS", true },
-	{ KVM_CAP_IRQCHIP, "KVM_CAP_IRQCHIP", true },
-	{ KVM_CAP_SPLIT_IRQCHIP, "KVM_CAP_SPLIT_IRQCHIP", true },
-	{ KVM_CAP_IRQ_ROUTING, "KVM_CAP_IRQ_ROUTING", true },
-	{ KVM_CAP_SIGNAL_MSI, "KVM_CAP_SIGNAL_MSI", true },
-	{ KVM_CAP_IRQFD, "KVM_CAP_IRQFD", true },
-	{ KVM_CAP_IOEVENTFD, "KVM_CAP_IOEVENTFD", true },
-	{ KVM_CAP_TSC_DEADLINE_TIMER, "KVM_CAP_TSC_DEADLINE_TIMER", true },
-	{ KVM_CAP_PIT2, "KVM_CAP_PIT2", false },
-	{ KVM_CAP_X86_USER_SPACE_MSR, "KVM_CAP_X86_USER_SPACE_MSR", false },
-	{ KVM_CAP_X86_MSR_FILTER, "KVM_CAP_X86_MSR_FILTER", false },
-	{ KVM_CAP_BINARY_STATS_FD, "KVM_CAP_BINARY_STATS_FD", false },
+	{ KVM_CAP_USER_MEMORY, "USER_MEMORY", true },
+	{ KVM_CAP_SET_TSS_ADDR, "SET_TSS_ADDR", true },
+	{ KVM_CAP_EXT_CPUID, "EXT_CPUID", true },
+	{ KVM_CAP_IMMEDIATE_EXIT, "IMMEDIATE_EXIT", true },
+	{ KVM_CAP_SYNC_REGS, "SYNC_REGS", true },
+	{ KVM_CAP_READONLY_MEM, "READONLY_MEM", true },
+	{ KVM_CAP_XSAVE, "XSAVE", true },
+	{ KVM_CAP_XCRS, "XCRS", true },
+	{ KVM_CAP_IRQCHIP, "IRQCHIP", true },
+	{ KVM_CAP_SPLIT_IRQCHIP, "SPLIT_IRQCHIP", true },
+	{ KVM_CAP_IRQ_ROUTING, "IRQ_ROUTING", true },
+	{ KVM_CAP_SIGNAL_MSI, "SIGNAL_MSI", true },
+	{ KVM_CAP_IRQFD, "IRQFD", true },
+	{ KVM_CAP_IOEVENTFD, "IOEVENTFD", true },
+	{ KVM_CAP_TSC_DEADLINE_TIMER, "TSC_DEADLINE_TIMER", true },
+	{ KVM_CAP_PIT2, "PIT2", false },
+	{ KVM_CAP_X86_USER_SPACE_MSR, "X86_USER_SPACE_MSR", false },
+	{ KVM_CAP_X86_MSR_FILTER, "X86_MSR_FILTER", false },
+	{ KVM_CAP_BINARY_STATS_FD, "BINARY_STATS_FD", false },
 };
 const unsigned int kvm_probe_cap_count = sizeof(kvm_probe_caps) / sizeof(kvm_probe_caps[0]);
 
@@ -140,7 +139,7 @@ enum kvm_verdict kvm_judge(const struct kvm_probe *f, struct error *text)
 			return verdict(refusals[i].verdict, text, refusals[i].text);
 	for (unsigned int i = 0; f->reached > PROBE_API && i < kvm_probe_cap_count; i++)
 		if (f->missing & 1u << i && kvm_probe_caps[i].needed) {
-			error_set(text, "lacks %s", kvm_probe_caps[i].name);
+			error_set(text, "lacks KVM_CAP_%s", kvm_probe_caps[i].name);
 			return KVM_LACKS;
 		}
 	if (times * PROBE_HARDWARE > 1) {
@@ -426,7 +425,7 @@ static bool try_sse(struct guest *g)
 	return g->facts.sse;
 }
 
-/* What one round of a loop of exits takes; 0 when it does not work. */
+/* What one round of a loop of exits takes, at best. */
 static bool count_exits(struct guest *g, enum kvm_probe_step step, const void *place, double *each)
 {
 	begin(g, step);
@@ -437,7 +436,8 @@ static bool count_exits(struct guest *g, enum kvm_probe_step step, const void *p
 		g->facts.stuck = ran == RAN_INTERRUPTED && o.left == rounds;
 		if (ran == RAN_FAILED || g->facts.stuck)
 			return false;
-		*each = (double)o.ns / (double)(rounds - o.left);
+		if (!*each || (double)o.ns / (double)(rounds - o.left) < *each)
+			*each = (double)o.ns / (double)(rounds - o.left);
 		if (ran == RAN_INTERRUPTED || o.ns > COUNT_ENOUGH)
 			break;
 	}
@@ -480,18 +480,19 @@ void kvm_probe_guest(int kvm, int answer, enum kvm_probe_depth depth)
 
 /* The parent. */
 
+/* Neither of these is true of NaN. */
 static bool figure(double v)
 {
-	return isfinite(v) && v >= 0 && v < 1e12;
+	return v >= 0 && v < 1e12;
 }
 
-/* Is it what a child of ours says after `before`? */
+/* Is it what a child of ours says after `before`? Each step is said once, and the end. */
 static bool sane(const struct kvm_probe *f, const struct kvm_probe *before)
 {
-	return f->magic == MAGIC && f->reached < PROBE_STEPS && f->reached >= before->reached && !before->final &&
-	       f->err >= 0 && f->sse <= 1 && f->sse_tried <= 1 && f->stuck <= 1 && f->final <= 1 && !f->silence &&
-	       figure(f->native) && figure(f->guest) && figure(f->exit_ns) && figure(f->doorbell_ns) &&
-	       figure(f->cpuid_ns);
+	return f->magic == MAGIC && f->reached < PROBE_STEPS &&
+	       (f->reached > before->reached || (f->final && f->reached == before->reached)) && f->err >= 0 &&
+	       f->sse <= 1 && f->sse_tried <= 1 && f->stuck <= 1 && f->final <= 1 && !f->silence && figure(f->native) &&
+	       figure(f->guest) && figure(f->exit_ns) && figure(f->doorbell_ns) && figure(f->cpuid_ns);
 }
 
 #define FD_HIGH 100
@@ -524,7 +525,6 @@ void kvm_probe_start(struct kvm_probe_run *r, const char *path, enum kvm_probe_d
 		r->facts.err = errno;
 		return;
 	}
-	r->facts.reached = PROBE_API;
 	if (pipe2(ends, O_CLOEXEC))
 		goto fail;
 	r->pid = fork();
@@ -598,14 +598,10 @@ void kvm_probe_wait(struct kvm_probe_run *r, unsigned int ms)
 
 void kvm_probe_end(struct kvm_probe_run *r)
 {
-	if (r->answer >= 0) {
-		close(r->answer);
-		r->answer = -1;
-		r->facts.silence = PROBE_TOO_LATE;
-	}
+	/* The host may be sealed by now, and send no signals; but then the answer was waited for. */
+	kvm_probe_wait(r, 0);
 	if (!r->pid)
 		return;
-	kill(r->pid, SIGKILL);
 	/* One that KVM holds in the kernel for good stays behind; there is nothing more to be done to it. */
 	if (await(r->pidfd, now() + END_WAIT_MS * MS))
 		waitpid(r->pid, NULL, 0);

@@ -11,7 +11,7 @@
 #ifndef KEEL_KVM_PROBE_H
 #define KEEL_KVM_PROBE_H
 
-/* Ports and values of the guest, probe_guest.S. */
+/* Ports and values of the guest, kvm_probe_guest.S. */
 #define PROBE_PORT_DONE 0x10
 #define PROBE_PORT_EXIT 0x11
 #define PROBE_PORT_DOORBELL 0x12
@@ -86,8 +86,8 @@ enum kvm_verdict {
 /* Capabilities of KVM the backend uses. */
 struct kvm_probe_cap {
 	uint32_t cap;
-	const char *name;
-	bool needed; /* for paravirtual guests; without the others something is missing */
+	const char *name; /* without KVM_CAP_ */
+	bool needed;	  /* for paravirtual guests; without the others something is missing */
 };
 
 extern const struct kvm_probe_cap kvm_probe_caps[];
@@ -134,10 +134,10 @@ kvm_probe_fn kvm_probe_guest;
  */
 void kvm_probe_start(struct kvm_probe_run *r, const char *path, enum kvm_probe_depth depth, kvm_probe_fn *fn);
 
-/* Wait for the facts, at most so long; afterwards the child is dead or about to be. */
+/* Wait for the facts, at most so long, and kill the child. Later calls change nothing. */
 void kvm_probe_wait(struct kvm_probe_run *r, unsigned int ms);
 
-/* Kill and reap the child. Waits for a bounded time: it may have a virtual machine to tear down. */
+/* Reap the child. Waits for a bounded time: it may have a virtual machine to tear down. */
 void kvm_probe_end(struct kvm_probe_run *r);
 
 /* For run.c, by way of kvm_backend. */
