@@ -319,6 +319,7 @@ static int build_vcpu(const struct seal_calls *extra, struct sock_fprog *prog)
 		{ SCMP_SYS(sendto), 0, { { 0 } }, 0 },
 		{ SCMP_SYS(tgkill), 0, { { 0 } }, 0 },
 		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TCSETS) }, 0 }, /* the terminal is put back whoever dies */
+		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TIOCGWINSZ) }, 0 }, /* a console ring is told the size when it is attached */
 	};
 	int err;
 	scmp_filter_ctx ctx = new_filter(&err);
