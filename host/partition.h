@@ -27,6 +27,7 @@ struct keel_options {
 	unsigned int timeout; /* seconds, 0 = none */
 	bool stats;
 	bool verbose;
+	bool hvm; /* the image is a kernel that owns its hardware */
 	bool require_sandbox;
 	const char *core; /* where an ELF core goes; NULL = IMAGE's base name + ".core" here, "none" = nowhere */
 	const char *image;
@@ -106,7 +107,7 @@ struct backend_ops {
 	const char *name;
 	/* Open what needs a name, before the host gives them up (seal.h); it serves every create(). 0 or -errno. */
 	int (*prepare)(void);
-	const struct seal_table *calls;	 /* what a host with this backend may ask of the kernel */
+	const struct seal_table *calls; /* what a host with this backend may ask of the kernel */
 	const struct keeper_ops *keeper; /* what is left to the keeper; one backend at most has that */
 	const struct backend_probe *probe; /* NULL = it runs well wherever it can be created */
 	/**
