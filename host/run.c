@@ -22,8 +22,10 @@
 
 #define STOP_FLUSH_MS 200 /* how long a stopped guest's output may take to get out */
 
-/* Best first; `auto` takes the first that can be created. */
-static const struct backend_ops *const backends[] = { &ring3_backend, &kvm_backend };
+/* Best first; `auto` takes the first that this machine runs well and that can be created. */
+static const struct backend_ops *const backends[] = { &kvm_backend, &ring3_backend };
+
+#define BACKENDS (sizeof(backends) / sizeof(backends[0]))
 
 struct run {
 	struct keel_options opt;
@@ -34,7 +36,9 @@ struct run {
 	int signal_fd;
 	int timeout_fd; /* over restarts, -1 = none */
 	int clock_fd;
-	int signal; /* that stopped the guest, 0 = none */
+	int signal;	       /* that stopped the guest, 0 = none */
+	bool passed[BACKENDS]; /* over, for what its probe said */
+	struct error why;      /* what a probe said last, with its backend's name in front */
 	bool sealed;
 	const struct backend_ops *backend; /* chosen, once sealed */
 	sigset_t old_mask;
@@ -122,6 +126,19 @@ static void on_clock(struct run *r)
 	arm(r->clock_fd, clock_refresh(&r->p.clock));
 }
 
+static void end_probes(void)
+{
+	for (size_t i = 0; i < BACKENDS; i++)
+		if (backends[i]->probe)
+			backends[i]->probe->end();
+}
+
+static void on_probe_end(struct run *r)
+{
+	(void)r;
+	end_probes();
+}
+
 static int watch(struct run *r, int fd, void (*handler)(struct run *r))
 {
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = handler };
@@ -151,6 +168,9 @@ static int event_loop(struct run *r, struct error *e)
 	    watch(r, console_fd(r->console), on_console) || watch(r, r->signal_fd, on_signal) ||
 	    watch(r, r->timeout_fd, on_timeout) || watch(r, r->clock_fd, on_clock))
 		return error_set(e, "cannot set up the event loop: %s", strerror(errno));
+	for (size_t i = 0; i < BACKENDS; i++)
+		if (backends[i]->probe && watch(r, backends[i]->probe->fd(), on_probe_end))
+			return error_set(e, "cannot watch a probe: %s", strerror(errno));
 	while (still_running(r)) {
 		struct epoll_event ev[8];
 		int n = epoll_wait(r->epoll_fd, ev, 8, console_timeout(r->console));
@@ -286,9 +306,41 @@ static int conclude(struct run *r)
 	return EXIT_CRASHED;
 }
 
-static bool is_candidate(const struct run *r, const struct backend_ops *ops)
+static bool is_wanted(const struct run *r, const struct backend_ops *ops)
 {
-	return r->sealed ? ops == r->backend : !strcmp(r->opt.backend, "auto") || !strcmp(ops->name, r->opt.backend);
+	return !strcmp(r->opt.backend, "auto") || !strcmp(ops->name, r->opt.backend);
+}
+
+static bool is_candidate(const struct run *r, size_t i)
+{
+	return r->sealed ? backends[i] == r->backend : is_wanted(r, backends[i]) && !r->passed[i];
+}
+
+/* Before anything is built, so that the answers are there when they are needed. */
+static void begin_probes(struct run *r)
+{
+	for (size_t i = 0; i < BACKENDS; i++)
+		if (backends[i]->probe && is_wanted(r, backends[i]))
+			backends[i]->probe->begin();
+}
+
+/* Pass over what runs badly here; a backend asked for by name only if it does not run at all. */
+static void hear_probes(struct run *r)
+{
+	const bool any = !strcmp(r->opt.backend, "auto");
+
+	for (size_t i = 0; i < BACKENDS; i++) {
+		enum backend_fit fit;
+		struct error why;
+
+		if (!backends[i]->probe || !is_wanted(r, backends[i]))
+			continue;
+		fit = backends[i]->probe->answer(!any, &why);
+		error_set(&r->why, "%s %.300s", backends[i]->name, why.text);
+		r->passed[i] = fit == FIT_NONE || (any && fit == FIT_POOR);
+		if (!any && fit == FIT_POOR)
+			host_say("%s", r->why.text);
+	}
 }
 
 /* What is to be had by name or privilege is got now; both are gone when this returns. 0, or -1 with the reason. */
@@ -297,8 +349,8 @@ static int give_up_privileges(struct run *r, struct error *e)
 	const struct keeper_ops *keeper = NULL;
 	char name[300];
 
-	for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
-		if (!is_candidate(r, backends[i]))
+	for (size_t i = 0; i < BACKENDS; i++) {
+		if (!is_candidate(r, i))
 			continue;
 		if (backends[i]->keeper)
 			keeper = backends[i]->keeper;
@@ -318,21 +370,22 @@ static int create_backend(struct run *r)
 	const char *wanted = r->opt.backend;
 	bool any = !strcmp(wanted, "auto");
 
-	for (size_t i = 0; i < sizeof(backends) / sizeof(backends[0]); i++) {
+	for (size_t i = 0; i < BACKENDS; i++) {
 		int err;
 
-		if (!is_candidate(r, backends[i]))
+		if (!is_candidate(r, i))
 			continue;
 		r->p.ops = backends[i];
 		err = backends[i]->create(&r->p);
 		if (!err) {
-			host_verbose("backend %s%s", backends[i]->name,
-				     any ? ", chosen because it is the best that works here" : "");
+			host_verbose("backend %s%s%s", backends[i]->name, any ? ", chosen because " : "",
+				     any ? r->why.text : "");
 			return 0;
 		}
 		host_verbose("backend %s: %s", backends[i]->name, strerror(-err));
 	}
-	host_say("no backend can run this guest here%s%s", any ? "" : "; asked for was ", any ? "" : wanted);
+	host_say("no backend can run this guest here%s%s%s%s", any ? "" : "; asked for was ", any ? "" : wanted,
+		 *r->why.text ? ": " : "", r->why.text);
 	return EXIT_NO_BACKEND;
 }
 
@@ -348,6 +401,9 @@ static void flush_console(struct run *r)
 	epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, r->p.doorbell_fd, NULL);
 	epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, r->clock_fd, NULL);
 	epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, console_fd(r->console), NULL);
+	for (size_t i = 0; i < BACKENDS; i++)
+		if (backends[i]->probe)
+			epoll_ctl(r->epoll_fd, EPOLL_CTL_DEL, backends[i]->probe->fd(), NULL);
 	if (!console_flush(r->console, wait ? abort_fd : -1, wait ? -1 : STOP_FLUSH_MS))
 		host_say("console: stdout takes no more; the guest's last output is lost");
 }
@@ -364,6 +420,8 @@ static int run_once(struct run *r, bool *again)
 		return EXIT_USAGE;
 	}
 	r->p.console = r->console;
+	if (!r->sealed)
+		hear_probes(r);
 	if (!r->sealed && give_up_privileges(r, &e)) {
 		host_say("%s", e.text);
 		status = EXIT_NO_BACKEND;
@@ -417,7 +475,6 @@ static int set_up(struct run *r, struct error *e)
 
 	signal(SIGPIPE, SIG_IGN); /* a closed stdout is console.c's to notice */
 	signal(SIGXFSZ, SIG_IGN); /* a too long core is an error, not our end */
-	signal(SIGCHLD, SIG_DFL); /* who ignores it cannot wait for its children */
 	sigemptyset(&mask);
 	sigaddset(&mask, SIGINT);
 	sigaddset(&mask, SIGTERM);
@@ -474,6 +531,8 @@ int verb_run(int argc, char **argv)
 		host_say("run: %s; see \"keel help run\"", e.text);
 		return EXIT_USAGE;
 	}
+	signal(SIGCHLD, SIG_DFL); /* who ignores it cannot wait for its children */
+	begin_probes(&r);
 	host_verbose_on = r.opt.verbose;
 	if (image_open(&r.image, r.opt.image, &e) || set_up(&r, &e)) {
 		host_say("%s", e.text);
@@ -483,6 +542,7 @@ int verb_run(int argc, char **argv)
 		status = run_once(&r, &again);
 	} while (again);
 out:
+	end_probes();
 	keeper_stop();
 	console_close(r.console);
 	image_close(&r.image);

@@ -8,6 +8,7 @@
  * and immediate_exit keeps it from being entered again.
  */
 #include "kvm.h"
+#include "kvm_probe.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -534,6 +535,7 @@ static void kvm_stats(struct partition *p, void *f)
 
 const struct backend_ops kvm_backend = {
 	.name = "kvm",
+	.probe = &kvm_backend_probe,
 	.prepare = kvm_prepare,
 	.calls = &kvm_calls,
 	.create = kvm_create,
