@@ -54,6 +54,8 @@ struct console {
 	struct keel_console_ring __pvshared *ring;
 	struct keel_ring_end from_guest, to_guest;
 	bool ring_reported;
+	size_t (*push)(void *to, const uint8_t *bytes, size_t n); /* where input goes without a ring */
+	void *push_to;
 	bool more; /* output was left because of SERVICE_BYTES */
 
 	int in_fd;
@@ -379,10 +381,37 @@ void console_detach(struct console *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
+void console_receiver(struct console *c, size_t (*push)(void *to, const uint8_t *bytes, size_t n), void *to)
+{
+	pthread_mutex_lock(&c->lock);
+	c->push = push;
+	c->push_to = to;
+	pthread_mutex_unlock(&c->lock);
+	if (push)
+		console_poke(c);
+}
+
+void console_poke(struct console *c)
+{
+	uint64_t one = 1;
+
+	/* It fails only when the counter is at its end: the wake-up is there already. */
+	if (write(c->wake_fd, &one, sizeof(one)) < 0)
+		return;
+}
+
+void console_settle(struct console *c)
+{
+	pthread_mutex_lock(&c->lock);
+	pthread_mutex_unlock(&c->lock);
+}
+
 void console_bind(struct console *c, struct partition *p)
 {
 	pthread_mutex_lock(&c->lock);
 	c->ring = NULL;
+	if (!p)
+		c->push = NULL;
 	c->p = p;
 	c->released = false;
 	c->in_retry = 0;
@@ -437,7 +466,7 @@ static bool move_output(struct console *c)
 	return moved;
 }
 
-/* Waiting input into the ring. Lock held. Returns true when the guest got some. */
+/* Waiting input to the guest. Lock held. Returns true when its ring got some. */
 static bool move_input(struct console *c)
 {
 	bool moved = false;
@@ -445,9 +474,10 @@ static bool move_input(struct console *c)
 	/* Also without input to move: a broken ring is told as soon as anybody looks (KEEL-CONSOLE-09). */
 	if (c->ring && keel_ring_avail(&c->to_guest) < 0)
 		drop_ring(c, "input");
-	while (c->ring && c->in_len) {
-		size_t run = IN_BUFFER - c->in_at;
-		int n = keel_ring_push(&c->to_guest, c->in + c->in_at, run < c->in_len ? run : c->in_len);
+	while ((c->ring || c->push) && c->in_len) {
+		size_t run = IN_BUFFER - c->in_at < c->in_len ? IN_BUFFER - c->in_at : c->in_len;
+		int n = c->ring ? keel_ring_push(&c->to_guest, c->in + c->in_at, run)
+				: (int)c->push(c->push_to, c->in + c->in_at, run);
 
 		if (n < 0)
 			drop_ring(c, "input");
@@ -464,7 +494,7 @@ static bool move_input(struct console *c)
 		c->in_retry = INPUT_RETRY_MIN;
 	else
 		c->in_retry = c->in_retry * 2 < INPUT_RETRY_MAX ? c->in_retry * 2 : INPUT_RETRY_MAX;
-	return moved;
+	return moved && c->ring;
 }
 
 static void input_byte(struct console *c, uint8_t b)
@@ -519,8 +549,8 @@ static enum console_key terminal_input(struct console *c, const uint8_t *buf, si
 
 /*
  * A terminal is read always, for Ctrl-A x must work when the guest does not.
- * Anything else is read when a guest has a ring for it and there is room: what
- * it does not take is left for whoever reads after us.
+ * Anything else is read when a guest has a ring or a receiver for it and there is
+ * room: what it does not take is left for whoever reads after us.
  */
 static bool wants_input(const struct console *c)
 {
@@ -528,7 +558,7 @@ static bool wants_input(const struct console *c)
 		return false;
 	if (c->in_tty)
 		return terminal.raw;
-	return c->ring && c->in_len < IN_BUFFER;
+	return (c->ring || c->push) && c->in_len < IN_BUFFER;
 }
 
 /* Lock held. */

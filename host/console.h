@@ -66,6 +66,21 @@ void console_rescue(void);
 /* Any thread: early output of n <= KEEL_CONSOLE_WRITE_MAX bytes. May wait for room. */
 void console_write(struct console *c, const uint64_t *words, size_t n);
 
+/**
+ * console_receiver - who takes input while no ring is registered, as a serial port
+ * @push: takes up to n bytes without waiting, returns how many; called with the
+ *	  console locked, so it calls nothing of this file. NULL = nobody
+ *
+ * Any thread. What it does not take stays here until console_poke().
+ */
+void console_receiver(struct console *c, size_t (*push)(void *to, const uint8_t *bytes, size_t n), void *to);
+
+/* Any thread, takes no lock: the receiver has room again. */
+void console_poke(struct console *c);
+
+/* Any thread: when it returns, no push and no partition_raise() that the console had begun is under way. */
+void console_settle(struct console *c);
+
 /* Any thread. False when a ring is registered already. */
 bool console_attach(struct console *c, struct keel_console_ring __pvshared *ring);
 void console_detach(struct console *c);

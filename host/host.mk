@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 # The host: the program keel, and its unit tests.
 
-HOST_SRC := main run options log image startinfo partition core calls clock console symbols report elfcore keeper \
+HOST_SRC := main run options log image hvmimage hvmboot hvmserial startinfo partition core calls clock console symbols report elfcore keeper \
 	seal
 HOST_SRC += probe
 HOST_LIBH := ring event status
@@ -11,6 +11,8 @@ HOST_CFLAGS = $(HOSTCFLAGS) -D_GNU_SOURCE -MMD -MP
 # Backends add their objects to HOST_BACKEND_OBJS. libseccomp compiles the filters of the sandbox.
 HOST_BACKEND_OBJS := $(addprefix $(O)/host/,monmem.o v_as.o)
 HOST_BACKEND_LIBS := -lseccomp
+# What kernels are compressed with, linked in: most runs never unpack one, and should not load four libraries.
+HOST_UNPACK_LIBS := -Wl,-Bstatic -lzstd -llz4 -llzma -lz -Wl,-Bdynamic
 BUGS := $(if $(KEEL_BUGS),-DKEEL_BUGS)
 include host/backend/ring3/ring3.mk host/backend/kvm/kvm.mk
 
@@ -50,13 +52,13 @@ $(O)/host/hc_%.o: libhypercall/src/%.c
 	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
 
 $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
-	$(Q)$(CC) $(HOSTCFLAGS) -Wl,-z,now,-z,relro -o $@ $^ $(HOST_BACKEND_LIBS) -lpthread
+	$(Q)$(CC) $(HOSTCFLAGS) -Wl,-z,now,-z,relro -o $@ $^ $(HOST_BACKEND_LIBS) $(HOST_UNPACK_LIBS) -lpthread
 
 -include $(HOST_OBJS:.o=.d) $(HOST_PROBE_OBJS:.o=.d)
 
 # Unit tests, always under ASan and UBSan. They bring a backend of their own.
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
-	as_test timer_test
+	as_test timer_test hvmimage_test hvmserial_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
 HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o probe.o,$(HOST_SRC:=.o)) \
 	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o)
@@ -80,7 +82,7 @@ $(O)/host/tests/hc_%.o: libhypercall/src/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
 $(O)/host/tests/unit: $(HOST_TEST_OBJS)
-	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^ -lcmocka -lpthread
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^ -lcmocka $(HOST_UNPACK_LIBS) -lpthread
 
 -include $(HOST_TEST_OBJS:.o=.d)
 
@@ -98,6 +100,18 @@ CHECK_PROGRAMS += $(O)/host/tests/guest.elf
 .PHONY: check-host
 check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/keel
 	$(Q)$(O)/host/tests/unit && $(PYTHON) host/tests/run_test.py $(O)/keel $(O)/host/tests/guest.elf
+
+# The seal: from inside, with the backends' own tables, and around a running host.
+$(O)/host/tests/seal_test.o: HOST_TEST_CFLAGS := $(HOST_CFLAGS)
+$(O)/host/tests/seal: $(O)/host/tests/seal_test.o $(filter-out %/main.o,$(HOST_OBJS)) $(HOST_BACKEND_OBJS)
+	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^ $(HOST_BACKEND_LIBS) -lpthread
+-include $(O)/host/tests/seal_test.d
+
+CHECK_STAGES += seal
+CHECK_PROGRAMS += $(O)/host/tests/seal
+.PHONY: check-seal
+check-seal: $(O)/host/tests/seal $(O)/host/tests/guest.elf $(O)/keel
+	$(Q)$(O)/host/tests/seal && host/tests/seal.sh $(O)/keel $(O)/host/tests/guest.elf $(O)/host/tests/seal.d
 
 # The ring3 backend's guest process, interrupted at each instruction.
 $(O)/host/tests/step: $(O)/host/tests/step.o

@@ -202,28 +202,33 @@ static const struct note_kind {
 	[KEEL_NOTE_MEMORY] = { "least memory", 8, note_memory },
 };
 
-static int check_keel_note(struct check *c, unsigned int n, uint32_t type, const uint8_t *desc, uint32_t size)
+static int check_keel_note(void *to, const struct image_note *note)
 {
 	const struct note_kind *k;
+	struct check *c = to;
 
+	if (note->namesz != sizeof(KEEL_NOTE_NAME) || memcmp(note->name, KEEL_NOTE_NAME, sizeof(KEEL_NOTE_NAME)))
+		return 0;
 	/* A note of a later ABI may ask for something this host would not give. */
-	if (type >= sizeof(note_kinds) / sizeof(note_kinds[0]) || !note_kinds[type].take)
-		return fail(c, "program header %u: Keel note of unknown type %u", n, type);
-	k = &note_kinds[type];
-	if (size != k->size)
-		return fail(c, "program header %u: Keel note \"%s\" has %u bytes instead of %u", n, k->name, size,
-			    k->size);
-	if (c->notes_seen & 1u << type)
-		return fail(c, "program header %u: a second Keel note \"%s\"", n, k->name);
-	c->notes_seen |= 1u << type;
-	return k->take(c, n, desc);
+	if (note->type >= sizeof(note_kinds) / sizeof(note_kinds[0]) || !note_kinds[note->type].take)
+		return fail(c, "program header %u: Keel note of unknown type %u", note->n, note->type);
+	k = &note_kinds[note->type];
+	if (note->size != k->size)
+		return fail(c, "program header %u: Keel note \"%s\" has %u bytes instead of %u", note->n, k->name,
+			    note->size, k->size);
+	if (c->notes_seen & 1u << note->type)
+		return fail(c, "program header %u: a second Keel note \"%s\"", note->n, k->name);
+	c->notes_seen |= 1u << note->type;
+	return k->take(c, note->n, note->desc);
 }
 
-static int walk_notes(struct check *c, unsigned int n, const uint8_t *buf, size_t size, size_t align)
+static int walk_notes(struct check *c, unsigned int n, const uint8_t *buf, size_t size, size_t align,
+		      int (*each)(void *to, const struct image_note *note), void *to)
 {
 	size_t at = 0;
 
 	while (size - at >= sizeof(Elf64_Nhdr)) {
+		struct image_note note = { .n = n };
 		Elf64_Nhdr nh;
 		size_t name, desc;
 
@@ -233,9 +238,12 @@ static int walk_notes(struct check *c, unsigned int n, const uint8_t *buf, size_
 		desc = (name + nh.n_namesz + align - 1) & ~(align - 1);
 		if (nh.n_namesz > size - name || desc > size || nh.n_descsz > size - desc)
 			return fail(c, "program header %u: note at offset %#zx reaches beyond its segment", n, at);
-		if (nh.n_namesz == sizeof(KEEL_NOTE_NAME) &&
-		    !memcmp(buf + name, KEEL_NOTE_NAME, sizeof(KEEL_NOTE_NAME)) &&
-		    check_keel_note(c, n, nh.n_type, buf + desc, nh.n_descsz))
+		note.name = (const char *)buf + name;
+		note.namesz = nh.n_namesz;
+		note.type = nh.n_type;
+		note.desc = buf + desc;
+		note.size = nh.n_descsz;
+		if (each(to, &note))
 			return -1;
 		at = (desc + nh.n_descsz + align - 1) & ~(align - 1);
 		if (at >= size)
@@ -247,27 +255,34 @@ static int walk_notes(struct check *c, unsigned int n, const uint8_t *buf, size_
 	return 0;
 }
 
-static int check_notes(struct check *c, unsigned int n, const Elf64_Phdr *ph)
+int image_notes(struct image *img, unsigned int n, const Elf64_Phdr *ph,
+		int (*each)(void *to, const struct image_note *note), void *to, struct error *e)
 {
+	struct check c = { .img = img, .e = e };
 	uint8_t *buf;
 	int err;
 
-	if (ph->p_offset > c->img->size || ph->p_filesz > c->img->size - ph->p_offset)
-		return fail(c, "program header %u: notes at %#lx..+%#lx are beyond the end of the file (%#lx)", n,
-			    ph->p_offset, ph->p_filesz, c->img->size);
+	if (ph->p_offset > img->size || ph->p_filesz > img->size - ph->p_offset)
+		return fail(&c, "program header %u: notes at %#lx..+%#lx are beyond the end of the file (%#lx)", n,
+			    ph->p_offset, ph->p_filesz, img->size);
 	if (ph->p_filesz > NOTES_MAX)
-		return fail(c, "program header %u: %lu bytes of notes, more than %u", n, ph->p_filesz, NOTES_MAX);
+		return fail(&c, "program header %u: %lu bytes of notes, more than %u", n, ph->p_filesz, NOTES_MAX);
 	if (!ph->p_filesz)
 		return 0;
 	buf = malloc(ph->p_filesz);
 	if (!buf)
-		return fail(c, "out of memory");
-	if (!image_read(c->img, buf, ph->p_filesz, ph->p_offset))
-		err = fail(c, "program header %u: cannot read the notes", n);
+		return fail(&c, "out of memory");
+	if (!image_read(img, buf, ph->p_filesz, ph->p_offset))
+		err = fail(&c, "program header %u: cannot read the notes", n);
 	else
-		err = walk_notes(c, n, buf, ph->p_filesz, ph->p_align == 8 ? 8 : 4);
+		err = walk_notes(&c, n, buf, ph->p_filesz, ph->p_align == 8 ? 8 : 4, each, to);
 	free(buf);
 	return err;
+}
+
+static int check_notes(struct check *c, unsigned int n, const Elf64_Phdr *ph)
+{
+	return image_notes(c->img, n, ph, check_keel_note, c, c->e);
 }
 
 static int check_dynamic(struct check *c, unsigned int n, const Elf64_Phdr *ph)

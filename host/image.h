@@ -7,6 +7,7 @@
 #ifndef KEEL_HOST_IMAGE_H
 #define KEEL_HOST_IMAGE_H
 
+#include <elf.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -59,6 +60,17 @@ void image_close(struct image *img);
  * p->entry and makes p->boot_map. May be called again for a rebuilt partition.
  */
 int image_load(struct image *img, struct partition *p, struct error *e);
+
+struct image_note {
+	unsigned int n;	  /* its program header */
+	const char *name; /* namesz bytes, its NUL included; the file's, so perhaps without one */
+	const uint8_t *desc;
+	uint32_t namesz, type, size;
+};
+
+/* Call each() for the notes of program header n, a PT_NOTE, until it returns -1. 0, or -1 with the reason. */
+int image_notes(struct image *img, unsigned int n, const Elf64_Phdr *ph,
+		int (*each)(void *to, const struct image_note *note), void *to, struct error *e);
 
 /* Read exactly len bytes at an offset; false at the file's end or on an error. */
 bool image_read(const struct image *img, void *dst, size_t len, uint64_t offset);

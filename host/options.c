@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "hvmimage.h"
 #include "partition.h"
 
 int parse_number(const char *text, uint64_t min, uint64_t max, uint64_t *value)
@@ -189,6 +190,14 @@ static int set_verbose(void *to, const char *text, struct error *e)
 	return 0;
 }
 
+static int set_hvm(void *to, const char *text, struct error *e)
+{
+	(void)text;
+	(void)e;
+	((struct keel_options *)to)->hvm = true;
+	return 0;
+}
+
 static int set_require_sandbox(void *to, const char *text, struct error *e)
 {
 	(void)text;
@@ -199,7 +208,8 @@ static int set_require_sandbox(void *to, const char *text, struct error *e)
 
 static const struct option_def run_options[] = {
 	{ "backend", "auto|kvm|ring3", "how to run the guest (default auto)", set_backend },
-	{ "mem", "SIZE", "memory, a multiple of 2M; suffixes K, M, G, T (default 64M)", set_mem },
+	{ "hvm", NULL, "IMAGE is a kernel with a PVH entry, vmlinux or bzImage, for a virtual machine", set_hvm },
+	{ "mem", "SIZE", "memory, a multiple of 2M; suffixes K, M, G, T (default 64M; 256M with --hvm)", set_mem },
 	{ "initrd", "FILE", "load FILE into memory for the guest", set_initrd },
 	{ "cmdline", "STRING", "command line for the guest", set_cmdline },
 	{ "timeout", "SECONDS", "end the guest after so long, exit status 124", set_timeout },
@@ -214,10 +224,17 @@ int run_options_parse(struct keel_options *opt, int argc, char **argv, struct er
 {
 	int ret;
 
-	*opt = (struct keel_options){ .backend = "auto", .mem = MEM_DEFAULT, .cmdline = "" };
+	*opt = (struct keel_options){ .backend = "auto", .cmdline = "" };
 	ret = options_parse(run_options, argc, argv, opt, &opt->image, e);
 	if (!ret && !opt->image)
 		return error_set(e, "no image given");
+	if (!opt->mem)
+		opt->mem = opt->hvm ? MEM_DEFAULT_HVM : MEM_DEFAULT;
+	/* There is one that can; asked for by name it has nothing to be measured against. */
+	if (opt->hvm && !strcmp(opt->backend, "auto"))
+		opt->backend = "kvm";
+	if (!ret && opt->hvm && opt->mem > HVM_RAM_MAX)
+		return error_set(e, "--mem: more than %luG with --hvm", HVM_RAM_MAX >> 30);
 	return ret;
 }
 

@@ -20,6 +20,8 @@
 
 #include "calls.h"
 #include "clock.h"
+#include "hvmboot.h"
+#include "hvmimage.h"
 #include "image.h"
 #include "log.h"
 #include "startinfo.h"
@@ -111,11 +113,13 @@ int partition_create(struct partition *p, const struct keel_options *opt, struct
 	p->offered[0] = calls_offered();
 	if (p->clock.page->flags & KEEL_CLOCK_VALID)
 		p->offered[1] |= KEEL_U64(1) << KEEL_F1_CLOCK_PAGE;
-	if (image_load(image, p, e))
+	if (opt->hvm ? hvmimage_load(image, p, e) : image_load(image, p, e))
 		goto fail;
 	if (opt->initrd && module_load(&module, p, opt->initrd, e))
 		goto fail;
-	if (startinfo_build(p, &module, p->clock.tsc_hz, e))
+	if (opt->hvm)
+		hvmboot_build(p, &module, opt->cmdline);
+	else if (startinfo_build(p, &module, p->clock.tsc_hz, e))
 		goto fail;
 	return 0;
 fail:

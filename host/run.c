@@ -13,6 +13,7 @@
 
 #include "calls.h"
 #include "console.h"
+#include "hvmimage.h"
 #include "image.h"
 #include "keeper.h"
 #include "partition.h"
@@ -534,7 +535,7 @@ int verb_run(int argc, char **argv)
 	signal(SIGCHLD, SIG_DFL); /* who ignores it cannot wait for its children */
 	begin_probes(&r);
 	host_verbose_on = r.opt.verbose;
-	if (image_open(&r.image, r.opt.image, &e) || set_up(&r, &e)) {
+	if ((r.opt.hvm ? hvmimage_open : image_open)(&r.image, r.opt.image, &e) || set_up(&r, &e)) {
 		host_say("%s", e.text);
 		goto out;
 	}

@@ -63,6 +63,7 @@ struct keel_options;
 int run_options_parse(struct keel_options *opt, int argc, char **argv, struct error *e);
 
 #define MEM_DEFAULT (KEEL_U64(64) << 20)
+#define MEM_DEFAULT_HVM (KEEL_U64(256) << 20)
 #define MEM_UNIT (KEEL_U64(2) << 20)
 #define MEM_MAX (KEEL_U64(1) << 40)
 

@@ -77,6 +77,8 @@ TESTS(core);
 TESTS(clock);
 TESTS(as);
 TESTS(timer);
+TESTS(hvmimage);
+TESTS(hvmserial);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -134,11 +134,12 @@ int main(void)
 		const struct CMUnitTest *tests;
 		const size_t *count;
 	} files[] = {
-		{ image_tests, &image_count },	   { startinfo_tests, &startinfo_count },
-		{ options_tests, &options_count }, { console_tests, &console_count },
-		{ report_tests, &report_count },   { core_tests, &core_count },
-		{ clock_tests, &clock_count },	   { as_tests, &as_count },
-		{ timer_tests, &timer_count },
+		{ image_tests, &image_count },	       { startinfo_tests, &startinfo_count },
+		{ options_tests, &options_count },     { console_tests, &console_count },
+		{ report_tests, &report_count },       { core_tests, &core_count },
+		{ clock_tests, &clock_count },	       { as_tests, &as_count },
+		{ timer_tests, &timer_count },	       { hvmimage_tests, &hvmimage_count },
+		{ hvmserial_tests, &hvmserial_count },
 	};
 	struct CMUnitTest all[128];
 	size_t n = 0;

@@ -440,7 +440,12 @@ static int kvm_create(struct partition *p)
 
 	if (!k)
 		return -ENOMEM;
-	*k = (struct kvm){ .p = p, .flavour = &kvm_pv, .kvm_fd = -1, .vm_fd = -1, .vcpu_fd = -1, .stats_fd = { -1, -1 } };
+	*k = (struct kvm){ .p = p,
+			   .flavour = p->opt->hvm ? &kvm_hvm : &kvm_pv,
+			   .kvm_fd = -1,
+			   .vm_fd = -1,
+			   .vcpu_fd = -1,
+			   .stats_fd = { -1, -1 } };
 	p->backend = k;
 	err = make_vm(k);
 	if (!err)

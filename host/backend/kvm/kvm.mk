@@ -33,4 +33,18 @@ $(O)/host/%.o: host/backend/kvm/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<
 
+# HVM: the monitor's core as a part of keel, with the list of calls such guests are offered.
+HVM_OFFERED := BASE MULTICALL EVENT TIME CONSOLE MEMORY CRASH STATS
+HVM_OBJS := $(addprefix $(O)/host/,hvm_call.o hvm_mon_core.o hvm_mon_event.o hvm_mon_mmu.o)
+HOST_BACKEND_OBJS += $(HVM_OBJS) $(addprefix $(O)/host/,hvm.o hc_clock.o)
+$(O)/host/hvm/hypercalls.def: abi/hypercalls.def host/backend/kvm/kvm.mk
+	@mkdir -p $(@D)
+	$(Q)awk -v offered=" $(HVM_OFFERED) " '/^KEEL_EXT\(/ { split($$0, w, /[(,]/); \
+		if (!index(offered, " " w[2] " ")) sub(/, 1, "/, ", 0, \"") } { print }' $< >$@
+$(HVM_OBJS): $(O)/host/hvm/hypercalls.def
+$(HVM_OBJS): HOST_CFLAGS += -I$(O)/host/hvm -fno-strict-aliasing
+$(O)/host/hvm_mon_%.o: host/monitor/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) -Iabi -c -o $@ $<
+
 -include $(PV_OBJS:.o=.d) $(HOST_BACKEND_OBJS:.o=.d)

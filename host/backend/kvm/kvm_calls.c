@@ -33,11 +33,18 @@ static const uint32_t process_ioctls[] = {
 	KVM_GET_SREGS,
 	KVM_SET_SREGS,
 	KVM_SET_FPU,
+	KVM_SET_MSRS, /* from here on for HVM */
+	KVM_X86_SET_MSR_FILTER,
+	KVM_IRQ_LINE,
+	KVM_SIGNAL_MSI,
+	KVM_NMI,
 	KVM_GET_STATS_FD,
 };
 
 /* Once the guest runs. */
-static const uint32_t vcpu_ioctls[] = { KVM_RUN, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS };
+static const uint32_t vcpu_ioctls[] = {
+	KVM_RUN, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_IRQ_LINE, KVM_SIGNAL_MSI
+};
 
 const struct seal_table kvm_calls = {
 	.process = { .ioctls = process_ioctls, .ioctl_count = sizeof(process_ioctls) / sizeof(process_ioctls[0]) },
