@@ -266,11 +266,10 @@ static void draw_record(struct draw *d, struct keel_mmu_record *r, bool single)
 
 	*r = (struct keel_mmu_record){ 0 };
 	r->op = (uint16_t)PICK(d, KEEL_MMU_MAP, KEEL_MMU_MAP, KEEL_MMU_MAP, KEEL_MMU_UNMAP, KEEL_MMU_PROTECT);
-	switch (below(d, 16)) {
+	switch (below(d, 24)) {
 	case 0:
-	case 1:
 		/* 2 MiB runs, whole and aligned or not */
-		pages = one_in(d, 2) ? 512 : 1 + below(d, 700);
+		pages = one_in(d, 2) ? 512 : 1 + below(d, one_in(d, 8) ? 700 : 120);
 		first = pages == 512 ? 512 * below(d, 3) : below(d, (uint32_t)(DIFF_LARGE_PAGES - pages));
 		r->va = DIFF_LARGE_VA + first * KEEL_PAGE_SIZE;
 		if (single)
@@ -416,8 +415,8 @@ static void draw_multi(struct draw *d, struct op *op)
 
 static void draw_harvest(struct draw *d, struct op *op)
 {
-	bool large = one_in(d, 8);
-	uint32_t pages = large ? 1 + below(d, 600) : 1 + below(d, one_in(d, 2) ? DIFF_SMALL_PAGES : 8);
+	bool large = one_in(d, 16);
+	uint32_t pages = large ? 1 + below(d, 200) : 1 + below(d, one_in(d, 2) ? DIFF_SMALL_PAGES : 8);
 	struct op_call *c = &op->call[0];
 
 	op->n = 1;
