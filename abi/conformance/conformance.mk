@@ -3,7 +3,7 @@
 
 CONF := abi/conformance
 CONF_O := $(O)/conformance
-CONF_GROUPS := init start base call ctx multi mmu harvest trap norm event vcpu console memory image
+CONF_GROUPS := init start base call ctx multi mmu harvest trap norm event vcpu console memory hvm image
 CONF_CFLAGS := -std=gnu11 -ffreestanding -fno-stack-protector -fno-pic -mgeneral-regs-only -fno-omit-frame-pointer \
 	-fcf-protection=none -O2 -g -Wall -Wextra -Werror -Iabi/include -I$(CONF)/guest
 CONF_IMAGES := $(CONF_GROUPS:%=$(CONF_O)/%.elf)

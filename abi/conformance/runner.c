@@ -320,7 +320,7 @@ static const char *cap(const char *name)
 	return c ? c->valuestring : "?";
 }
 
-/* Tests of profile HVM are for hosts that offer such partitions; caps says hvm=yes or why not. */
+/* Tests of profile HVM are for hosts that offer such partitions; caps says hvm=yes, on what, or why not. */
 static bool is_hvm(const struct test *t)
 {
 	return !strcmp(t->profile, "HVM");
@@ -328,7 +328,7 @@ static bool is_hvm(const struct test *t)
 
 static bool offers_hvm(void)
 {
-	return !strcmp(cap("hvm"), "yes");
+	return !strncmp(cap("hvm"), "yes", 3);
 }
 
 static const char *erratum_of(const char *id)
@@ -970,8 +970,8 @@ int main(int argc, char **argv)
 	signal(SIGHUP, on_signal);
 	atexit(end_jobs);
 	read_caps();
-	printf("KTAP version 1\n# host %s, backend %s, hardware virtualization %s, seed %lu\n1..%zu\n", cap("host"),
-	       cap("backend"), cap("hw"), seed, groups);
+	printf("KTAP version 1\n# host %s, backend %s, hardware virtualization %s, HVM %s, seed %lu\n1..%zu\n",
+	       cap("host"), cap("backend"), cap("hw"), cap("hvm"), seed, groups);
 	run_all();
 	report(true);
 	status = count(NULL, ERROR)			      ? EXIT_ERROR

@@ -160,9 +160,6 @@ kt_pdpt:
 	.skip 4096
 kt_pd:
 	.skip 4 * 4096
-	.globl kt_pvh_info
-kt_pvh_info:
-	.skip 8
 
 	.section .note.Xen, "a", @note
 	.balign 4
