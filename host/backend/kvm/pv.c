@@ -6,6 +6,7 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <asm/kvm_para.h>
 #include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,7 +133,7 @@ static void build_descriptors(struct pv *pv)
 	gdt[PV_SS / 8] = 0x00cf93000000ffff;
 	gdt[PV_TR / 8] = 0x00008b0000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
 	gdt[PV_TR / 8 + 1] = tss >> 32;
-	memcpy(at + PV_TSS_OFF + 36, &ist, sizeof(ist)); /* IST 1 */
+	memcpy(at + PV_TSS_OFF + 36, &ist, sizeof(ist));      /* IST 1 */
 	memcpy(at + PV_TSS_OFF + 102, &(uint16_t){ 104 }, 2); /* no I/O bitmap */
 	for (unsigned int n = 0; n < 256; n++) {
 		uint64_t to = MON_GATE_VA + PV_VECTORS_OFF + n * PV_VECTOR_SIZE;
@@ -178,6 +179,8 @@ static int build_memory(struct kvm *k)
 	_Static_assert(sizeof(*c) <= sizeof(m->backend), "mon.backend");
 	c->window = table_entry(pv, T_UPPER);
 	c->fsgsbase = kvm_cpuid_find(k, 7, 0) && kvm_cpuid_find(k, 7, 0)->ebx & bit_FSGSBASE;
+	c->pv_eoi = kvm_cpuid_find(k, KVM_CPUID_FEATURES, 0) &&
+		    kvm_cpuid_find(k, KVM_CPUID_FEATURES, 0)->eax & 1u << KVM_FEATURE_PV_EOI;
 	{
 		int khz = ioctl(k->vcpu_fd, KVM_GET_TSC_KHZ, 0);
 
@@ -209,10 +212,9 @@ static int connect(struct kvm *k)
 		    .entry = { .gsi = KICK_GSI,
 			       .type = KVM_IRQ_ROUTING_MSI,
 			       .u.msi = { .address_lo = MSI_ADDRESS, .data = PV_VECTOR_KICK } } };
-	struct kvm_ioeventfd bell = { .addr = PV_PORT_DOORBELL,
-				      .len = 4,
-				      .fd = k->p->doorbell_fd,
-				      .flags = KVM_IOEVENTFD_FLAG_PIO };
+	struct kvm_ioeventfd bell = {
+		.addr = PV_PORT_DOORBELL, .len = 4, .fd = k->p->doorbell_fd, .flags = KVM_IOEVENTFD_FLAG_PIO
+	};
 	struct kvm_irqfd kick = { .gsi = KICK_GSI };
 
 	pv->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -231,7 +233,9 @@ static int connect(struct kvm *k)
 
 static void set_segment(struct kvm_segment *s, uint16_t selector, uint8_t type, bool code)
 {
-	*s = (struct kvm_segment){ .limit = 0xffffffff, .selector = selector, .type = type, .present = 1, .s = 1, .g = 1 };
+	*s = (struct kvm_segment){
+		.limit = 0xffffffff, .selector = selector, .type = type, .present = 1, .s = 1, .g = 1
+	};
 	s->l = code;
 	s->db = !code;
 }
@@ -243,8 +247,8 @@ static int set_registers(struct kvm *k)
 		bool ecx;
 		uint32_t bit, cr4;
 	} optional[] = {
-		{ 1, 0, true, bit_XSAVE, CR4_OSXSAVE },	   { 7, 0, false, bit_FSGSBASE, CR4_FSGSBASE },
-		{ 7, 0, false, 1u << 7, CR4_SMEP },	   { 7, 0, false, 1u << 20, CR4_SMAP },
+		{ 1, 0, true, bit_XSAVE, CR4_OSXSAVE }, { 7, 0, false, bit_FSGSBASE, CR4_FSGSBASE },
+		{ 7, 0, false, 1u << 7, CR4_SMEP },	{ 7, 0, false, 1u << 20, CR4_SMAP },
 		{ 7, 0, true, 1u << 2, CR4_UMIP },
 	};
 	struct pv *pv = pv_of(k);
@@ -262,11 +266,9 @@ static int set_registers(struct kvm *k)
 	set_segment(&s.ss, PV_SS, 0x3, false);
 	s.ds = s.es = s.fs = s.gs = s.ss;
 	s.gs.base = MON_VCPU_VA;
-	s.tr = (struct kvm_segment){ .base = tables + PV_TSS_OFF,
-				     .limit = 0x67,
-				     .selector = PV_TR,
-				     .type = 0xb,
-				     .present = 1 };
+	s.tr = (struct kvm_segment){
+		.base = tables + PV_TSS_OFF, .limit = 0x67, .selector = PV_TR, .type = 0xb, .present = 1
+	};
 	s.ldt = (struct kvm_segment){ .type = 0x2, .unusable = 1 };
 	s.gdt.base = tables + PV_GDT_OFF;
 	s.gdt.limit = PV_TR + 15;
@@ -300,10 +302,14 @@ static void limit_cpu(struct kvm *k)
 		uint32_t leaf, sub;
 		size_t reg;
 	} words[8] = {
-		{ 1, 0, offsetof(struct kvm_cpuid_entry2, ecx) }, { 1, 0, offsetof(struct kvm_cpuid_entry2, edx) },
-		{ 7, 0, offsetof(struct kvm_cpuid_entry2, ebx) }, { 7, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
-		{ 7, 0, offsetof(struct kvm_cpuid_entry2, edx) }, { 0x80000001, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
-		{ 0x80000001, 0, offsetof(struct kvm_cpuid_entry2, edx) }, { 7, 1, offsetof(struct kvm_cpuid_entry2, eax) },
+		{ 1, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
+		{ 1, 0, offsetof(struct kvm_cpuid_entry2, edx) },
+		{ 7, 0, offsetof(struct kvm_cpuid_entry2, ebx) },
+		{ 7, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
+		{ 7, 0, offsetof(struct kvm_cpuid_entry2, edx) },
+		{ 0x80000001, 0, offsetof(struct kvm_cpuid_entry2, ecx) },
+		{ 0x80000001, 0, offsetof(struct kvm_cpuid_entry2, edx) },
+		{ 7, 1, offsetof(struct kvm_cpuid_entry2, eax) },
 	};
 	uint32_t word[8] = { 0 };
 

@@ -64,6 +64,7 @@ struct pv_config {
 	uint64_t window;     /* the root's entry for the host's window */
 	uint64_t tsc_mult;   /* guest ns per TSC tick, 32.32, for when the clock page is not valid */
 	uint32_t fsgsbase;   /* rdgsbase may be used */
+	uint32_t pv_eoi;     /* KVM says in memory which interrupts need no EOI: one exit less each */
 	uint32_t tables_put; /* mon.tables_put when the TLB was last flushed; the monitor's own */
 };
 
@@ -72,6 +73,7 @@ enum {
 	PV_SLOT_TIMER, /* guest ns */
 	PV_SLOT_WAIT,  /* guest ns */
 	PV_SLOT_ARMED, /* guest ns the LAPIC was armed for, KEEL_TIME_NEVER = off */
+	PV_SLOT_EOI,   /* bit 0 written by KVM: the interrupt being served needs no EOI */
 };
 
 /* Pseudo calls of this backend (monitor.h has the others). */

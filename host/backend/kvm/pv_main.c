@@ -17,6 +17,7 @@
 #define MSR_APIC_LVTT 0x832
 #define MSR_TSC_DEADLINE 0x6e0
 #define MSR_GS_BASE 0xc0000101
+#define MSR_KVM_PV_EOI 0x4b564d04
 #define APIC_ENABLE 0x100
 #define APIC_LVT_TSC_DEADLINE (2 << 17)
 
@@ -85,6 +86,9 @@ void pv_start(struct keel_vcpu *page)
 	wrmsr(MSR_APIC_SVR, APIC_ENABLE | PV_VECTOR_SPURIOUS);
 	wrmsr(MSR_APIC_LVTT, APIC_LVT_TSC_DEADLINE | PV_VECTOR_TIMER);
 
+	if (config()->pv_eoi)
+		wrmsr(MSR_KVM_PV_EOI, (PV_DATA_GPA + ((uint64_t)&v->backend[PV_SLOT_EOI] - MON_VCPU_VA)) | 1);
+
 	mon_init(m);
 	m->as0.root[KEEL_VA_END >> 39] = config()->window;
 	__asm__ volatile("mov %0, %%cr3" : : "r"(m->arena_base + ((uint8_t *)m->as0.root - m->arena)) : "memory");
@@ -152,6 +156,16 @@ static bool gs_moved(const uint8_t *block)
 	return true;
 }
 
+/* In one instruction: KVM takes the bit back, and wants an EOI, when it gets hold of the vCPU in between. */
+static void end_of_interrupt(struct mvcpu *v)
+{
+	bool done;
+
+	__asm__ volatile("btrq $0, %0" : "+m"(v->backend[PV_SLOT_EOI]), "=@ccc"(done));
+	if (!done)
+		wrmsr(MSR_APIC_EOI, 0);
+}
+
 static void page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool monitor)
 {
 	const bool write = f->error & X86_PF_WRITE, fetch = f->error & X86_PF_INSTR;
@@ -193,7 +207,7 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 		v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
 		/* fall through */
 	case PV_VECTOR_KICK:
-		wrmsr(MSR_APIC_EOI, 0);
+		end_of_interrupt(v);
 		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
 		if (f->vector == PV_VECTOR_TIMER)
 			mon_timer_fired(v);
