@@ -640,7 +640,7 @@ static void print_difference(const struct list *l, size_t at)
 	int said = 0;
 
 	run_both(l, (long)at);
-	for (size_t i = 0; (i < a->notes.n || i < b->notes.n) && said < 6; i++) {
+	for (size_t i = 0; (i < a->notes.n || i < b->notes.n) && said < 3; i++) {
 		const char *x = i < a->notes.n ? a->notes.at[i] : "(nothing)";
 		const char *y = i < b->notes.n ? b->notes.at[i] : "(nothing)";
 

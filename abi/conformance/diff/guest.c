@@ -59,6 +59,8 @@ static u8 class_stack[KEEL_CLASS_COUNT][8192] __attribute__((aligned(16)));
 
 /* What HARVEST has to report of the small region. */
 static bool tracked[DIFF_SMALL_PAGES], written[DIFF_SMALL_PAGES];
+static bool released[DIFF_POOL_PAGES]; /* the host changed the frame, so it may report it (KEEL-HARVEST-14) */
+static u32 reported;		       /* of the last bitmap, without those */
 
 /* Events taken since the last note of them, by slot. */
 static u32 taken[DIFF_PORTS], taken_strange;
@@ -431,9 +433,11 @@ static void check_bitmap(u64 va, u64 pages)
 {
 	u64 missing = 0, phantom = 0;
 
+	reported = 0;
 	for (u64 i = 0; i < pages; i++) {
 		u64 at = va + i * KEEL_PAGE_SIZE;
-		bool bit = OUT[i / 8] >> i % 8 & 1, mapped;
+		bool bit = OUT[i / 8] >> i % 8 & 1;
+		u64 mapped, frame;
 		u32 p;
 
 		if (!in_small(at))
@@ -442,7 +446,9 @@ static void check_bitmap(u64 va, u64 pages)
 		mapped = query(at);
 		missing += mapped && (!tracked[p] || written[p]) && !bit;
 		phantom += !mapped && bit;
-		tracked[p] = mapped;
+		frame = (mapped - DIFF_POOL_GPA) / KEEL_PAGE_SIZE;
+		reported += bit && frame < DIFF_POOL_PAGES && !released[frame];
+		tracked[p] = !!mapped;
 		written[p] = false;
 	}
 	/* KEEL-HARVEST-03: a page not written may be reported, so of the bits only this is compared. */
@@ -676,9 +682,8 @@ static void do_harvest(void)
 /* A page not written is not reported for ever (KEEL-HARVEST-03); a few collections may. */
 static void do_quiet(void)
 {
-	u64 left = 1;
-
-	for (u32 i = 0; i < 8 && left; i++) {
+	reported = 1;
+	for (u32 i = 0; i < 8 && reported; i++) {
 		struct kt_ret r = HC(KEEL_CALL_HARVEST_COLLECT, 0, DIFF_SMALL_VA, DIFF_SMALL_PAGES * KEEL_PAGE_SIZE,
 				     DIFF_OUT_GPA);
 
@@ -687,9 +692,8 @@ static void do_quiet(void)
 			return;
 		}
 		check_bitmap(DIFF_SMALL_VA, DIFF_SMALL_PAGES);
-		left = KEEL_HARVEST_WRITTEN(r.value);
 	}
-	note("quiet: still reported", !!left, 0, 0);
+	note("quiet: still reported", !!reported, 0, 0);
 }
 
 static void set_if(bool on)
@@ -976,6 +980,7 @@ static void do_memory(void)
 	for (u64 i = 0; i < op.a[1]; i++) {
 		const u64 *p = kt_ram(gpa + i * KEEL_PAGE_SIZE);
 
+		released[op.a[2] + i] |= call == KEEL_CALL_MEMORY_RELEASE;
 		content |= p[0] | p[0x608 / 8] | p[CODE_AT / 8] | p[511];
 	}
 	note("memory: status left content", (u64)r.status, left, call == KEEL_CALL_MEMORY_RELEASE ? content : 0);
