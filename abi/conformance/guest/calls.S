@@ -81,6 +81,16 @@ kt_call_regs:
 	ret
 	.size kt_call_regs, . - kt_call_regs
 
+/* The extended state of mask rdx:rax; with mask 0, on a processor without XSAVE, what FXSAVE knows. */
+	.macro EXTENDED insn, at
+	test %eax, %eax
+	jz 1f
+	x\insn\()64 (\at)
+	jmp 2f
+1:	fx\insn\()64 (\at)
+2:
+	.endm
+
 /*
  * struct kt_ret kt_call_fp(const u64 call[6], const void *in, void *out, u64 mask):
  * load the extended state, call, store it again. Nothing between uses it.
@@ -97,7 +107,7 @@ kt_call_fp:
 	mov %ecx, %eax
 	mov %rcx, %rdx
 	shr $32, %rdx
-	xrstor64 (%rsi)
+	EXTENDED rstor, %rsi
 	mov 0x00(%rbx), %rax
 	mov 0x08(%rbx), %rdi
 	mov 0x10(%rbx), %rsi
@@ -110,7 +120,7 @@ kt_call_fp:
 	mov %r13d, %eax
 	mov %r13, %rdx
 	shr $32, %rdx
-	xsave64 (%r12)
+	EXTENDED save, %r12
 	mov %rbx, %rax
 	mov %rcx, %rdx
 	pop %r13
@@ -229,8 +239,8 @@ kt_spin_fp:
 	mov %rdx, %r9
 	mov %edx, %eax
 	shr $32, %rdx
-	xrstor64 (%rdi)
-	.globl kt_spin_fp_loop, kt_spin_fp_end
+	EXTENDED rstor, %rdi
+	.globl kt_save_fp, kt_spin_fp_loop, kt_spin_fp_end
 kt_spin_fp_loop:
 	mov kt_spin_flag(%rip), %rcx
 	jrcxz kt_spin_fp_loop
@@ -238,9 +248,19 @@ kt_spin_fp_end:
 	mov %r9d, %eax
 	mov %r9, %rdx
 	shr $32, %rdx
-	xsave64 (%r8)
+	EXTENDED save, %r8
 	ret
 	.size kt_spin_fp, . - kt_spin_fp
+
+/* void kt_save_fp(void *out, u64 mask) */
+	.type kt_save_fp, @function
+kt_save_fp:
+	mov %esi, %eax
+	mov %rsi, %rdx
+	shr $32, %rdx
+	EXTENDED save, %rdi
+	ret
+	.size kt_save_fp, . - kt_save_fp
 
 /* Memory probes: 0, or 1 when the access trapped (kt_trap_frame has it). */
 	.macro PROBE name, insn:vararg

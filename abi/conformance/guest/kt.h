@@ -87,6 +87,8 @@ struct kt_ret kt_call_fp(const u64 call[6], const void *in, void *out, u64 mask)
 struct kt_ret kt_call_tight(u64 id, u64 a1, u64 a2, u64 a3, void *stack);
 int kt_spin_regs(const struct kt_regs *in, struct kt_regs *out);
 void kt_spin_fp(const void *in, void *out, u64 mask);
+void kt_save_fp(void *out, u64 mask);
+u64 kt_fp_mask(size_t size); /* for these: what fits, 0 without XSAVE */
 extern volatile u64 kt_spin_flag, kt_spin_save;
 
 /* State recorded at entry. */

@@ -165,6 +165,16 @@ const void *kt_chunk(u32 type, u32 *size)
 	return NULL;
 }
 
+u64 kt_fp_mask(size_t size)
+{
+	const struct keel_cpu_info *cpu;
+	u32 n;
+
+	cpu = kt_chunk(KEEL_CHUNK_CPU, &n);
+	REQUIRE(cpu && cpu->xsave_size <= size);
+	return cpu->cpuid[0] & 1u << 27 ? cpu->xfeatures & 0xe7 : 0;
+}
+
 void kt_setup(void)
 {
 	kt_start = (const struct keel_start *)kt_init.rdi;

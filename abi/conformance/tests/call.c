@@ -105,12 +105,7 @@ static u64 fp_mask;
 
 static void fp_prepare(void)
 {
-	const struct keel_cpu_info *cpu;
-	u32 size;
-
-	cpu = kt_chunk(KEEL_CHUNK_CPU, &size);
-	REQUIRE(cpu && cpu->xsave_size <= sizeof(fp_in) && cpu->cpuid[0] & 1u << 27);
-	fp_mask = cpu->xfeatures & 0xe7;
+	fp_mask = kt_fp_mask(sizeof(fp_in));
 	for (size_t i = 0; i < sizeof(fp_in); i++)
 		fp_in[i] = (u8)kt_random();
 	memset(fp_in, 0, 32);

@@ -151,7 +151,7 @@ static void fp_at_entry(struct keel_frame *f)
 		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + 20000 * kt_slow()));
 		return;
 	}
-	__asm__ volatile("xsave64 (%0)" : : "r"(fp_entry), "a"((u32)fp_mask), "d"(fp_mask >> 32) : "memory");
+	kt_save_fp(fp_entry, fp_mask);
 	kt_spin_flag = 1;
 }
 
@@ -174,13 +174,8 @@ static bool fp_same(const u8 *a, const u8 *b)
 
 KEEL_TEST("TRAP-005", trap_fp_live, "KEEL-TRAP-06 KEEL-TRAP-16", "timeout=20", 0)
 {
-	const struct keel_cpu_info *cpu;
-	u32 size;
-
 	fp_port = kt_bind(KEEL_SOURCE_TIMER, 0);
-	cpu = kt_chunk(KEEL_CHUNK_CPU, &size);
-	REQUIRE(cpu && cpu->xsave_size <= sizeof(fp_in) && cpu->cpuid[0] & 1u << 27);
-	fp_mask = cpu->xfeatures & 0xe7;
+	fp_mask = kt_fp_mask(sizeof(fp_in));
 	kt_events_on();
 	kt_on[KEEL_CLASS_EVENT] = fp_at_entry;
 	OK(HC(KEEL_CALL_EVENT_UNMASK, fp_port));
