@@ -115,12 +115,23 @@ static int64_t check(const struct mon *m, const struct keel_mmu_record *r)
 	return KEEL_OK;
 }
 
+/* Pages from va on before the first ABI page: those may be had read-only and no other way (KEEL-MMU-20). */
+static uint64_t pages_of_ram(struct mon *m, uint64_t va, uint64_t pages)
+{
+	uint64_t at = va, end = va + pages * KEEL_PAGE_SIZE, pte, n;
+
+	for (; (n = as_run(m, &m->as0, &at, end, pages, &pte)); at += n * KEEL_PAGE_SIZE)
+		if ((pte & PTE_ADDR) >= m->ram_size)
+			return (at - va) / KEEL_PAGE_SIZE;
+	return pages;
+}
+
 /* Carry out at most `budget` pages of a checked record; *done says how many were. */
 static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t budget, uint64_t *done)
 {
 	struct mon *m = p->v->mon;
 	struct as *as = &m->as0;
-	uint64_t pages = r->len / KEEL_PAGE_SIZE, present = 0, written = 0;
+	uint64_t pages = r->len / KEEL_PAGE_SIZE, present = 0, written = 0, allowed;
 	bool replaced;
 
 	if (pages > budget)
@@ -138,11 +149,14 @@ static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t b
 			pend_add(p, KEEL_MMU_UNMAP, r->va, *done, 0, 0, 0);
 		return *done < pages ? KEEL_STATUS(KEEL_E_NOMEM, 0) : KEEL_OK;
 	default:
-		*done = as_protect(m, as, r->va, pages, prot_to_pte(r->prot) & ~PTE_D);
+		allowed = r->prot == KEEL_PROT_R || KEEL_BUG(11) ? pages : pages_of_ram(m, r->va, pages);
+		*done = as_protect(m, as, r->va, allowed, prot_to_pte(r->prot) & ~PTE_D);
 		if (*done)
 			pend_reprotect(p, r->va, *done);
 		if (*done == pages)
 			return KEEL_OK;
+		if (*done == allowed)
+			return KEEL_STATUS(KEEL_E_FAULT, KEEL_AT_FIELD(2));
 		/* A hole, or no table left to split a large leaf with. */
 		return as_lookup(m, as, r->va + *done * KEEL_PAGE_SIZE) ? KEEL_STATUS(KEEL_E_NOMEM, 0)
 									: KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_FIELD(4));
@@ -179,7 +193,7 @@ static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint6
 	if (v->mon->tables_put != tables_put)
 		mb_tables_freed(v);
 	mon_work(v, MON_CALL_mmu_batch, MON_MMU_PAGES - budget);
-	*value = (KEEL_BUG(12) && i ? i - 1 : i) | part << 32;
+	*value = (KEEL_BUG(12) && i && v->mon->frozen ? i - 1 : i) | part << 32;
 	return status;
 }
 
