@@ -79,6 +79,12 @@ CHECK_SECONDS_conform-long := 3600
 check-conform-long: all
 	$(Q)sh $(CONF)/stages.sh conform-long $(O)
 
+CHECK_STAGES += conform-kvm
+CHECK_SECONDS_conform-kvm := 600
+check-conform-kvm: all
+	$(Q)sh $(CONF)/stages.sh smoke $(O)
+.PHONY: check-conform-kvm
+
 # The mutant host is built apart from the one that is shipped.
 CHECK_SECONDS_mutants := 900
 check-mutants: all

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# stages.sh conform|conform-quick|conform-long|mutants|hostile O [N] - the suite as stages of "make check"; KTAP on standard output
+# stages.sh conform|conform-quick|conform-long|smoke|mutants|hostile O [N] - the suite as stages of "make check"; KTAP on standard output
 set -u
 
 cd "$(dirname "$0")/../.." || exit 1
@@ -134,6 +134,21 @@ conform()
 	result $? "the host conforms"
 }
 
+# On this machine's KVM, however slow it is.
+smoke()
+{
+	echo "KTAP version 1"
+	echo "1..1"
+	if ! { : <>/dev/kvm; } 2>/dev/null; then
+		echo "ok 1 - the smoke set on kvm # SKIP /dev/kvm does not open"
+		return
+	fi
+	ids=$(grep -v '^#' "$here/smoke" | tr ' \n' ',,' | sed 's/,*$//')
+	: >"$tmp/said"
+	KEEL_BACKEND=kvm suite --rounds-scale 1000 --timeout 60 --filter "$ids"
+	result $? "the smoke set on kvm"
+}
+
 # With a fault planted its test must fail; without, all named tests pass.
 mutants()
 {
@@ -180,8 +195,9 @@ conform-long)
 	;;
 mutants) mutants ;;
 hostile) hostile ;;
+smoke) smoke ;;
 *)
-	echo "usage: $0 conform|conform-quick|conform-long|mutants|hostile O [N]" >&2
+	echo "usage: $0 conform|conform-quick|conform-long|smoke|mutants|hostile O [N]" >&2
 	exit 1
 	;;
 esac
