@@ -104,14 +104,16 @@ check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/keel
 # The seal: from inside, with the backends' own tables, and around a running host.
 $(O)/host/tests/seal_test.o: HOST_TEST_CFLAGS := $(HOST_CFLAGS)
 $(O)/host/tests/seal: $(O)/host/tests/seal_test.o $(filter-out %/main.o,$(HOST_OBJS)) $(HOST_BACKEND_OBJS)
-	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^ $(HOST_BACKEND_LIBS) -lpthread
+	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^ $(HOST_BACKEND_LIBS) $(HOST_UNPACK_LIBS) -lpthread
 -include $(O)/host/tests/seal_test.d
 
 CHECK_STAGES += seal
 CHECK_PROGRAMS += $(O)/host/tests/seal
 .PHONY: check-seal
 check-seal: $(O)/host/tests/seal $(O)/host/tests/guest.elf $(O)/keel
-	$(Q)$(O)/host/tests/seal && host/tests/seal.sh $(O)/keel $(O)/host/tests/guest.elf $(O)/host/tests/seal.d
+	$(Q)$(O)/host/tests/seal && host/tests/seal.sh $(O)/keel $(O)/host/tests/guest.elf $(O)/host/tests/sealed
+	$(Q)if (: <>/dev/kvm) 2>/dev/null; then KEEL_TEST_BACKEND=kvm $(PYTHON) host/tests/run_test.py $(O)/keel \
+		$(O)/host/tests/guest.elf terminal_keys terminal_quit terminal_restored terminal_size terminal_suspend; fi
 
 # The ring3 backend's guest process, interrupted at each instruction.
 $(O)/host/tests/step: $(O)/host/tests/step.o

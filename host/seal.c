@@ -313,13 +313,14 @@ static int build_vcpu(const struct seal_calls *extra, struct sock_fprog *prog)
 {
 	const struct seal_rule rules[] = {
 		{ SCMP_SYS(futex), 0, { { 0 } }, 0 },
-		{ SCMP_SYS(mmap), 1, { SEAL_IS(4, -1) }, 0 },
+		{ SCMP_SYS(mmap), 1, { SEAL_CMP(3, MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS) }, 0 },
 		{ SCMP_SYS(mprotect), 0, { { 0 } }, 0 },
 		{ SCMP_SYS(mremap), 0, { { 0 } }, 0 },
 		{ SCMP_SYS(sendto), 0, { { 0 } }, 0 },
 		{ SCMP_SYS(tgkill), 0, { { 0 } }, 0 },
-		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TCSETS) }, 0 }, /* the terminal is put back whoever dies */
-		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TIOCGWINSZ) }, 0 }, /* a console ring is told the size when it is attached */
+		/* The terminal is put back whoever dies; a console ring is told its size when it is attached. */
+		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TCSETS) }, 0 },
+		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TIOCGWINSZ) }, 0 },
 	};
 	int err;
 	scmp_filter_ctx ctx = new_filter(&err);

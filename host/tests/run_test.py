@@ -3,6 +3,8 @@
 """keel run from outside: exit statuses, the terminal, crashes, floods. KTAP on stdout.
 
 usage: run_test.py KEEL GUEST [TEST...]
+
+KEEL_TEST_BACKEND in the environment names the backend that runs every guest.
 """
 import fcntl
 import os
@@ -20,6 +22,7 @@ import time
 
 KEEL, GUEST = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 LIMIT = 30  # seconds any one guest may take
+BACKEND = ["--backend", os.environ["KEEL_TEST_BACKEND"]] if "KEEL_TEST_BACKEND" in os.environ else []
 TESTS = []
 
 
@@ -38,7 +41,7 @@ def expect(cond, *what):
 
 
 def command(mode, *options):
-    return [KEEL, "run", "--cmdline", mode, *options, GUEST]
+    return [KEEL, "run", "--cmdline", mode, *BACKEND, *options, GUEST]
 
 
 def run(mode, *options, stdin=subprocess.DEVNULL):
