@@ -9,7 +9,8 @@ CONF_CFLAGS := -std=gnu11 -ffreestanding -fno-stack-protector -fno-pic -mgeneral
 CONF_IMAGES := $(CONF_GROUPS:%=$(CONF_O)/%.elf)
 CONF_RUN = $(O)/keel-conform --adapter $(CONF)/adapters/keel --jobs 2
 
-ALL += $(O)/keel-conform $(CONF_IMAGES) $(CONF_O)/image/made $(CONF_O)/manifest.csv $(CONF_O)/hostile.elf
+ALL += $(O)/keel-conform $(CONF_IMAGES) $(CONF_O)/image/made $(CONF_O)/manifest.csv $(CONF_O)/hostile.elf \
+	$(CONF_O)/hostile-kvm.elf
 
 $(O)/keel-conform: $(CONF)/runner.c
 	$(Q)mkdir -p $(@D)
@@ -23,6 +24,9 @@ $(CONF_O)/obj/%.o: $(CONF)/tests/%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
 $(CONF_O)/obj/%.o: $(CONF)/guest/%.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/obj/hostile-%.o: $(CONF)/hostile/%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
 $(CONF_O)/obj/%.o: $(CONF)/hostile/%.c
@@ -59,7 +63,24 @@ $(CONF_O)/image/made: $(CONF_O)/badimage $(CONF_O)/image.elf
 	$(Q)$(CONF_O)/badimage $(CONF_O)/image.elf $(@D)
 	$(Q)touch $@
 
-.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_O)/obj/hostile.o
+# The differential run: one guest, and what runs it on two hosts.
+ALL += $(O)/keel-diff $(CONF_O)/diff.elf
+$(O)/keel-diff: $(CONF_O)/obj/host-diff.o $(CONF_O)/obj/host-ops.o
+	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^
+$(CONF_O)/obj/host-%.o: $(CONF)/diff/%.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) -D_GNU_SOURCE $(HOSTCFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/obj/diff-%.o: $(CONF)/diff/%.c
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/obj/diff-%.o: $(CONF)/diff/%.S
+	$(Q)mkdir -p $(@D)
+	$(Q)$(CC) $(CONF_CFLAGS) -MMD -MP -c -o $@ $<
+$(CONF_O)/diff.elf: $(CONF_PV) $(addprefix $(CONF_O)/obj/diff-,guest.o ops.o probes.o) $(CONF)/guest/image.ld
+	$(Q)$(LD) -nostdlib -static -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 -z noexecstack \
+		-o $@ $(filter %.o,$^)
+
+.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_O)/obj/hostile.o $(CONF_O)/obj/hostile-kvm.o
 -include $(wildcard $(CONF_O)/obj/*.d)
 
 CHECK_STAGES += conform mutants hostile
@@ -99,4 +120,19 @@ CHECK_SECONDS_hostile-long := 1800
 check-hostile-long: all
 	$(Q)sh $(CONF)/stages.sh hostile $(O) 1000
 
+CHECK_STAGES += diff
+CHECK_LONG_STAGES += diff-long
+CHECK_SECONDS_diff := 900
+check-diff: all
+	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants KEEL_BUGS=1 $(O)/mutants/keel >&2
+	$(Q)sh $(CONF)/diff/diff.sh check $(O)
+
+CHECK_SECONDS_diff-long := 3600
+check-diff-long: all
+	$(Q)sh $(CONF)/diff/diff.sh long $(O)
+
+fuzz-diff: all ## Run ring3 and kvm (or DIFF_A, DIFF_B) against each other until they differ
+	$(Q)sh $(CONF)/diff/diff.sh fuzz $(O)
+
+.PHONY: check-diff check-diff-long fuzz-diff
 .PHONY: check-conform check-conform-quick check-conform-long check-mutants check-hostile check-hostile-long
