@@ -22,7 +22,7 @@
 #include "backend/ring3/ring3.h"
 #include "verb.h"
 
-#define KVM_WAIT_MS 5000
+#define KVM_WAIT_MS 10000
 #define CLOCKSOURCE "/sys/devices/system/clocksource/clocksource0/current_clocksource"
 #define TEXT_WIDTH 110
 

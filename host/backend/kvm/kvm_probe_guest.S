@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The probe's guest: one page, which is its code and its page tables. It runs at
- * CPL 0 in 64-bit mode from GPA 0, mapped at VA 0. Its first word is an entry that
- * points at this page, and is found at all four levels of the walk.
+ * The probe's guest: one page of code, at CPL 0 in 64-bit mode, from GPA 0 mapped at
+ * VA 0. It touches no memory.
  *
  * The spinning loop is also called natively: same bytes, same place in a page.
  */
@@ -13,9 +12,6 @@
 	.globl	kvm_probe_page, kvm_probe_spin, kvm_probe_sse, kvm_probe_exits, kvm_probe_doorbells, kvm_probe_cpuids
 
 kvm_probe_page:
-	.quad	0x63			/* GPA 0; present, writable, accessed, dirty: nothing is ever written to it */
-
-	.balign	64
 kvm_probe_spin:				/* rdi = rounds, esi = 0 when called natively */
 1:	dec	%rdi
 	jnz	1b
