@@ -58,10 +58,10 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 
 # Unit tests, always under ASan and UBSan. They bring a backend of their own.
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
-	as_test timer_test hvmimage_test hvmserial_test
+	as_test timer_test hvmimage_test hvmserial_test probe_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
-HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o probe.o,$(HOST_SRC:=.o)) \
-	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o)
+HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o,$(HOST_SRC:=.o)) \
+	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o kvm_probe.o kvm_probe_guest.o)
 HOST_TEST_CFLAGS = $(HOST_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
 
 $(O)/host/tests/%.o: host/tests/%.c
@@ -81,8 +81,15 @@ $(O)/host/tests/%.o: host/monitor/%.c
 $(O)/host/tests/hc_%.o: libhypercall/src/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
+# The probe of /dev/kvm and its guest.
+$(O)/host/tests/kvm_%.o: host/backend/kvm/kvm_%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
+$(O)/host/tests/%.o: host/backend/kvm/%.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
 $(O)/host/tests/unit: $(HOST_TEST_OBJS)
-	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^ -lcmocka $(HOST_UNPACK_LIBS) -lpthread
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^ -lcmocka -lcjson $(HOST_UNPACK_LIBS) -lpthread
 
 -include $(HOST_TEST_OBJS:.o=.d)
 

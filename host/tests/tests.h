@@ -79,6 +79,7 @@ TESTS(as);
 TESTS(timer);
 TESTS(hvmimage);
 TESTS(hvmserial);
+TESTS(probe);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -19,7 +19,6 @@
 
 #include "../../log.h"
 
-#define MAGIC 0x6b70726fu
 #define PAGE 4096
 #define CR3 PAGE /* the code comes first, then three page tables */
 #define PAGES 4
@@ -163,7 +162,7 @@ enum kvm_verdict kvm_judge(const struct kvm_probe *f, struct error *text)
 		error_set(text, "fails %s: it took its process along", at);
 	else if (f->exit)
 		error_set(text, "fails %s: exit reason %u", at, f->exit - 1);
-	else if (f->reached == PROBE_API && f->api != KVM_API_VERSION)
+	else if (f->reached == PROBE_API && !f->err)
 		error_set(text, "fails: version %u of its interface instead of %u", f->api, KVM_API_VERSION);
 	else
 		error_set(text, "fails %s: %s", at, strerror(f->err));
@@ -285,9 +284,14 @@ static bool make_alarm(struct guest *g)
 
 static bool look_at_api(struct guest *g)
 {
+	int version;
+
 	begin(g, PROBE_API);
-	g->facts.api = (uint32_t)ioctl(g->kvm, KVM_GET_API_VERSION, 0);
-	if (g->facts.api != KVM_API_VERSION)
+	version = ioctl(g->kvm, KVM_GET_API_VERSION, 0);
+	if (version < 0)
+		return failed(g);
+	g->facts.api = (uint32_t)version;
+	if (version != KVM_API_VERSION)
 		return false;
 	for (unsigned int i = 0; i < kvm_probe_cap_count; i++)
 		if (ioctl(g->kvm, KVM_CHECK_EXTENSION, kvm_probe_caps[i].cap) <= 0)
@@ -487,7 +491,7 @@ static bool look_at_exits(struct guest *g)
 
 void kvm_probe_guest(int kvm, int answer, enum kvm_probe_depth depth)
 {
-	struct guest g = { .facts = { .magic = MAGIC }, .kvm = kvm, .answer = answer, .depth = depth };
+	struct guest g = { .facts = { .magic = PROBE_MAGIC }, .kvm = kvm, .answer = answer, .depth = depth };
 	uint64_t exit_ns;
 	bool ok = make_alarm(&g) || failed(&g);
 
@@ -513,7 +517,7 @@ static bool figure(double v)
 /* Is it what a child of ours says after `before`? Each step is said once, and the end. */
 static bool sane(const struct kvm_probe *f, const struct kvm_probe *before)
 {
-	return f->magic == MAGIC && f->reached < PROBE_STEPS &&
+	return f->magic == PROBE_MAGIC && f->reached < PROBE_STEPS &&
 	       (f->reached > before->reached || (f->final && f->reached == before->reached)) && f->err >= 0 &&
 	       f->sse <= 1 && f->sse_tried <= 1 && f->stuck <= 1 && f->final <= 1 && !f->silence && figure(f->native) &&
 	       figure(f->guest) && figure(f->exit_ns) && figure(f->doorbell_ns) && figure(f->cpuid_ns);

@@ -50,9 +50,11 @@ enum kvm_probe_silence {
 	PROBE_DIED,
 };
 
+#define PROBE_MAGIC 0x6b70726fu
+
 /* Facts, as far as they were found. */
 struct kvm_probe {
-	uint32_t magic;
+	uint32_t magic;	    /* PROBE_MAGIC */
 	uint32_t reached;   /* enum kvm_probe_step */
 	int32_t err;	    /* errno `reached` failed with, 0 = none */
 	uint32_t exit;	    /* KVM_EXIT_* nobody asked for, + 1; 0 = none */
