@@ -37,7 +37,7 @@
 #define SECCOMP_FILTER_FLAG_TSYNC_ESRCH (1UL << 4)
 #endif
 
-/* The sanitizers' runtimes trace, clone and open at the end. A host built with them goes without the filter. */
+/* The sanitizers' runtimes trace, clone and open at the end. A host built with them keeps only the first layers. */
 #if defined(__SANITIZE_ADDRESS__)
 #define SANITIZED 1
 #elif defined(__has_feature)
@@ -136,7 +136,7 @@ static bool landlock(void)
 void seal_privileges(void)
 {
 	seal.layer[LAYER_PRIVILEGES] = !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	seal.layer[LAYER_LANDLOCK] = landlock();
+	seal.layer[LAYER_LANDLOCK] = SANITIZED || landlock();
 	seal.layer[LAYER_CAPABILITIES] = drop_capabilities();
 }
 
@@ -432,7 +432,7 @@ int seal_calls(const struct seal_table *table, bool require, struct error *e)
 	if (!report_layers(require))
 		return error_set(e, "seal: layers are missing");
 	if (SANITIZED) {
-		host_verbose("seal: a host with sanitizers runs without its system call filter");
+		host_verbose("seal: a host with sanitizers runs without Landlock and without its system call filter");
 		return 0;
 	}
 	sigaction(SIGSYS, &sa, NULL);
