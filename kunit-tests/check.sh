@@ -298,6 +298,7 @@ judge_the_kvm_judge() {
 	judged "$1" <<-END
 		KVM in another mode|s/| ok 1 kvm-/| not ok 1 kvm-/
 		KVM that does not work|/begin kvmcheck/,/end kvmcheck/d
+		tests that ran on something else|s/backend kvm, hardware virtualization/backend ring3, hardware virtualization/
 		a kernel that complained|s/@keel finish.*/WARNING: CPU: 0\n&/
 	END
 }
