@@ -7,6 +7,7 @@ usage: run_test.py KEEL GUEST [TEST...]
 KEEL_TEST_BACKEND in the environment names the backend that runs every guest.
 """
 import fcntl
+import json
 import os
 import pty
 import re
@@ -53,11 +54,24 @@ def expect_status(done, status):
     expect(done.returncode == status, "exit status", done.returncode, "instead of", status, done.stderr.decode())
 
 
+def read_proc(pid, name):
+    """A file of a process, nothing when there is no such process any more."""
+    try:
+        with open(f"/proc/{pid}/{name}", encoding="ascii") as f:
+            return f.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children(pid):
+    return [int(p) for p in read_proc(pid, f"task/{pid}/children").split()]
+
+
 def guest_process(pid):
-    """The processes the host started: its keeper's, which is the guest's where it has one, then the keeper."""
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as f:
-        children = [int(p) for p in f.read().split()]
-    return [p for c in children for p in guest_process(c)] + children
+    """The processes the host started: its keeper's, which is the guest's where it has one, then the keeper.
+    The probe of --backend auto is gone in a moment, and none of them."""
+    mine = [p for p in children(pid) if read_proc(p, "comm") != "keel-probe\n"]
+    return [p for c in mine for p in guest_process(c)] + mine
 
 
 def alive(pid):
@@ -113,6 +127,7 @@ def usage_errors():
 @test
 def help_and_version():
     for args, says in ((["help"], "Verbs:"), (["help", "run"], "--timeout SECONDS"), (["run", "--help"], "--mem SIZE"),
+                       (["help", "probe"], "kvm.verdict"), (["probe", "--help"], "--json"),
                        (["version"], "ABI 1.0"), (["--help"], "Verbs:"), (["--version"], "ABI 1.0")):
         done = subprocess.run([KEEL, *args], capture_output=True, timeout=LIMIT, check=False)
         expect_status(done, 0)
@@ -410,6 +425,173 @@ def idle_is_quiet():
         count = wakeups(p.pid) - before
         p.terminate()
         expect(count <= 4, count, "wake-ups in 4 s")
+
+
+def keel(*args, before=()):
+    return subprocess.run([*before, KEEL, *args], capture_output=True, timeout=LIMIT, check=False, stdin=subprocess.DEVNULL)
+
+
+def probe(before=()):
+    done = keel("probe", "--json", before=before)
+    expect_status(done, 0)
+    expect(done.stderr == b"", done.stderr)
+    return json.loads(done.stdout)
+
+
+# What two probes of one machine may tell differently.
+MEASURED = ("why", "text", "slowdown", "exit_us", "ioeventfd_us", "kernel_exit_us")
+
+
+@test
+def probe_json_and_text():
+    """The same facts in both, nothing in one that is not in the other, and all of it in the help."""
+    found = probe()
+    done = keel("probe")
+    expect_status(done, 0)
+    expect(done.stderr == b"", done.stderr)
+    text = re.sub(r"\n {20,}", " ", done.stdout.decode())
+    lines = [re.match(r"  (\S.*?|  with WP_ASYNC)  +(.*)", line).groups() for line in text.splitlines() if line[:2] == "  "]
+    values = []
+    for group in [k for k in found if k != "schema"]:
+        for key, value in found[group].items():
+            if (group, key) != ("kvm", "verdict"):  # in words only
+                values.append((key, value))
+    expect(len(lines) == len(values), len(lines), "lines for", len(values), "values:", text)
+    for (label, said), (key, value) in zip(lines, values):
+        if key in MEASURED:
+            expect((said == "-") == (value is None), label, said, key, value)
+            continue
+        if isinstance(value, bool):
+            value = "yes" if value else "no"
+        elif isinstance(value, list):
+            value = ", ".join(value) if value else "none"
+        expect(said == ("-" if value is None else str(value)), label, said, key, value)
+    expect(found["schema"] == 1 and found["kernel"]["release"] == os.uname().release, found)
+    help_text = keel("help", "probe").stdout.decode()
+    for group in [k for k in found if k != "schema"]:
+        for key in found[group]:
+            expect(f"  {group}.{key} " in help_text, "no help for", group, key)
+
+
+@test
+def probe_usage():
+    for args, says in ((["x"], 'takes no arguments: "x"'), (["--bogus"], "unknown option --bogus"),
+                       (["--json=1"], "--json takes no value")):
+        done = keel("probe", *args)
+        expect_status(done, 126)
+        expect(says in done.stderr.decode() and done.stdout == b"", args, done.stderr)
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run([KEEL, "probe"], stdout=full, stderr=subprocess.PIPE, timeout=LIMIT, check=False)
+    expect(done.returncode != 0 and b"No space left" in done.stderr, done)
+
+
+@test
+def auto_follows_the_probe():
+    """What `auto` takes is what the probe says, and what it says of kvm decides what `--backend kvm` says."""
+    found = probe()
+    done = run("exit 3", "--verbose")
+    expect_status(done, 3)
+    said = done.stderr.decode()
+    expect(re.search(rf"^keel: backend {found['auto']['backend']}, chosen because kvm \S", said, re.M), found["auto"], said)
+    verdict = found["kvm"]["verdict"]
+    expect(re.search(rf"chosen because kvm {found['kvm']['text'].split(',')[0].split(':')[0]}", said), found["kvm"], said)
+    done = run("exit 3", "--backend", "kvm")
+    if verdict == "interprets":
+        expect_status(done, 3)
+        expect(re.fullmatch(rb"keel: kvm interprets: CPL 0 code runs \d+ times slower than native\n", done.stderr),
+               done.stderr)
+    elif verdict == "hardware":
+        expect_status(done, 3)
+        expect(b"kvm" not in done.stderr, done.stderr)
+    else:
+        expect_status(done, 127)
+        expect(b"asked for was kvm: kvm " in done.stderr, done.stderr)
+    expect_status(run("exit 3", "--backend", "ring3"), 3)
+
+
+def with_dev(script):
+    """A command that runs another where /dev has what it needs and as KVM what a script makes of $dev/kvm. Its root has
+    no power over files."""
+    setup = f"""
+        dev=$(pwd)/dev.$$
+        mkdir "$dev" && mount -t tmpfs dev "$dev" && touch "$dev/null" && mount --bind /dev/null "$dev/null" || exit 99
+        {script}
+        mount --rbind "$dev" /dev || exit 99
+        exec setpriv --bounding-set -dac_override,-dac_read_search --inh-caps -all "$@" """
+    return ("unshare", "-rm", "sh", "-c", setup, "sh")
+
+
+UNUSABLE = (
+    (":", "absent", "is absent: there is no /dev/kvm"),
+    ('touch "$dev/kvm"; chmod 0 "$dev/kvm"', "denied", "is not ours: no permission to open /dev/kvm"),
+    ('touch "$dev/kvm"', "fails", "fails asking for its version: Inappropriate ioctl for device"),
+    ('ln -s null/kvm "$dev/kvm"', "absent", "is absent: there is no /dev/kvm"),
+)
+
+
+@test
+def unusable_kvm_is_told_apart():
+    for script, verdict, text in UNUSABLE:
+        before = with_dev(script)
+        found = probe(before)
+        expect(found["kvm"]["verdict"] == verdict and found["kvm"]["text"] == text, script, found["kvm"])
+        expect(found["kvm"]["slowdown"] is None and found["kvm"]["sse"] is None, found["kvm"])
+        expect(found["auto"] == {"backend": "ring3", "why": "kvm " + text}, found["auto"])
+        done = subprocess.run([*before, *command("exit 7")], capture_output=True, timeout=LIMIT, check=False)
+        expect_status(done, 7)
+        expect(b"kvm" not in done.stderr, done.stderr)
+        done = subprocess.run([*before, *command("exit 7", "--verbose")], capture_output=True, timeout=LIMIT, check=False)
+        expect(f"keel: backend ring3, chosen because kvm {text}\n".encode() in done.stderr, done.stderr)
+        done = subprocess.run([*before, *command("exit 7", "--backend", "kvm")], capture_output=True, timeout=LIMIT,
+                              check=False)
+        expect_status(done, 127)
+        expect(done.stderr.decode() == f"keel: no backend can run this guest here; asked for was kvm: kvm {text}\n",
+               done.stderr)
+
+
+@test
+def forbidden_kvm_is_told_apart():
+    """A device cgroup, as containers have. Only where this user may make one of version 1; the verdict is unit tested."""
+    devices = "/sys/fs/cgroup/devices"
+    if not os.path.exists("/dev/kvm") or not os.access(devices + "/devices.deny", os.W_OK):
+        return
+    group = f"{devices}/keel-test.{os.getpid()}"
+    os.mkdir(group)
+    try:
+        with open(group + "/devices.deny", "w", encoding="ascii") as f:
+            f.write("c 10:232 rwm")
+        found = probe(("sh", "-c", f'echo $$ >{group}/cgroup.procs && exec "$@"', "sh"))
+        expect(found["kvm"]["verdict"] == "forbidden", found["kvm"])
+        expect(found["auto"]["backend"] == "ring3", found["auto"])
+    finally:
+        os.rmdir(group)
+
+
+@test
+def probe_leaves_nothing():
+    """The child that runs the probe's guest is reaped by a host that goes on, and dies with one that does not."""
+    with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        await_output(p.stdout, b"idle\n")
+        end = time.monotonic() + 5
+        while any(read_proc(c, "comm") == "keel-probe\n" for c in children(p.pid)):
+            expect(time.monotonic() < end, "the probe was not reaped")
+            time.sleep(0.02)
+        p.terminate()
+    if probe()["kvm"]["api"] is None:
+        return  # no KVM, no child
+    for _ in range(20):
+        with subprocess.Popen([KEEL, "probe"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as p:
+            seen = []
+            while not seen and p.poll() is None:
+                seen = children(p.pid)
+            p.kill()
+        end = time.monotonic() + 5
+        while any(alive(c) for c in seen):
+            expect(time.monotonic() < end, "the probe outlives its host")
+            time.sleep(0.02)
+        if seen:
+            return
+    raise AssertionError("no child seen")
 
 
 class Terminal:
