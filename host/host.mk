@@ -136,3 +136,26 @@ CHECK_PROGRAMS += $(O)/host/tests/step $(O)/host/tests/step.elf
 .PHONY: check-step
 check-step: $(O)/host/tests/step $(O)/host/tests/step.elf $(O)/keel
 	$(Q)$(O)/host/tests/step $(O)/keel $(O)/host/tests/step.elf
+
+# Kernels that own their hardware, from outside.
+$(O)/host/tests/hvm: $(O)/host/tests/hvm.o
+	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^
+$(O)/host/tests/hvm.o: HOST_TEST_CFLAGS := $(HOST_CFLAGS)
+$(O)/host/tests/hvm_guest.elf: host/tests/hvm_guest.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) -Iabi/include -nostdlib -static -no-pie -MMD -MP -MF $(@:.elf=.d) \
+		-Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096,-Ttext-segment=0x100000,-e,start -o $@ $<
+-include $(O)/host/tests/hvm.d $(O)/host/tests/hvm_guest.d
+# What Debian's kernel boots into, on the test host: here a KVM may be too slow for one.
+$(O)/host/tests/hvm_initrd.gz: host/tests/hvm_init.sh
+	@rm -rf $(O)/host/tests/hvm_root && mkdir -p $(O)/host/tests/hvm_root/bin
+	$(Q)cp $$(command -v busybox) $(O)/host/tests/hvm_root/bin/busybox && cp $< $(O)/host/tests/hvm_root/init
+	$(Q)cd $(O)/host/tests/hvm_root && find . | cpio -o -H newc -R 0:0 --quiet | gzip -1 >../$(@F)
+HVM_TESTS := $(O)/host/tests/hvm $(O)/host/tests/hvm_guest.elf $(O)/host/tests/hvm_initrd.gz
+
+CHECK_STAGES += hvm
+CHECK_SECONDS_hvm := 240
+CHECK_PROGRAMS += $(HVM_TESTS)
+.PHONY: check-hvm
+check-hvm: $(O)/host/tests/hvm $(O)/host/tests/hvm_guest.elf $(O)/keel
+	$(Q)$(O)/host/tests/hvm $(O)/keel $(O)/host/tests/hvm_guest.elf

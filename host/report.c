@@ -242,6 +242,9 @@ void report_place(FILE *f, struct partition *p, const struct crash_info *c)
 	symbols_load(&s, p->image);
 	fputs("keel: vCPU 0 was at ", f);
 	print_place(f, &s, c->regs.rip, 0);
+	/* Nobody else can tell: there is no process to look into. */
+	if (p->opt->hvm)
+		print_registers(f, &c->regs);
 	symbols_free(&s);
 }
 

@@ -162,6 +162,7 @@ keyboard:
 
 triple:
 	mov	$0x7219, %ecx
+	out	%al, $0x80 /* a processor that keeps nothing of a triple fault was last seen here */
 	lidt	no_idt
 	int3
 	jmp	wrong

@@ -10,7 +10,8 @@
 #	machine qemu CPU	or: machine bochs CPU
 #	limit SECONDS LONG	after which the run is given up; the second number is that of a long run
 #	needs FILE...		SRC=DST copied as it is, *.ko a module, any other a program for /bin,
-#				which brings its shared libraries; $O is the build directory
+#				which brings its shared libraries; $O is the build directory,
+#				$KERNEL the vmlinuz that the test host boots itself
 #
 # To have a program of yours run there, print KTAP, end with status 0, and add
 # "needs $O/mine /some/data=/data" and "program mine SECONDS mine ARGUMENT..."
@@ -37,7 +38,7 @@ rm -f "$dir/serial.log" "$dir/job" "$dir/said" "$dir/initrd"
 
 # arguments FUNCTION: of all its lines in the job
 arguments() {
-	sed -n "s/^$1 //p" "$job" | sed "s|[$]O\>|$out|g"
+	sed -n "s/^$1 //p" "$job" | sed "s|[$]O\>|$out|g; s|[$]KERNEL\>|${vmlinuz-}|g"
 }
 
 {
@@ -59,6 +60,7 @@ bochs) boot=$host/bochs.sh ;;
 esac
 [ -n "$cpu" ] && [ -n "$seconds" ] || die "$job: machine or limit is missing"
 
+vmlinuz=$("$host/kernel.sh" image "$out/cache" 2>&1) || die "$vmlinuz"
 # shellcheck disable=SC2046 # one word per file, and patterns
 set -- $(arguments needs)
 vendor=$(arguments kvm | sed -n '1s/ .*//p')
@@ -66,7 +68,6 @@ if [ -n "$vendor" ]; then
 	kvm=$("$host/kernel.sh" kvm "$out/cache" 2>&1) || die "$kvm"
 	set -- "$@" "$kvm/irqbypass.ko" "$kvm/kvm.ko" "$kvm/kvm-$vendor.ko"
 fi
-vmlinuz=$("$host/kernel.sh" image "$out/cache" 2>&1) || die "$vmlinuz"
 trap 'rm -f "$dir/initrd"' EXIT
 trap 'exit 1' HUP INT TERM
 "$host/initrd.sh" "$dir/initrd" "$dir/job" "$@" >"$dir/said" 2>&1 || {

@@ -111,13 +111,14 @@ static enum kvm_next pm_out(struct hvm *h, unsigned int reg, uint8_t v)
 
 static uint8_t kbd_in(struct hvm *h, unsigned int reg)
 {
-	(void)h;
-	return reg ? KBD_STATUS : 0xff;
+	(void)h, (void)reg;
+	return KBD_STATUS;
 }
 
 static enum kvm_next kbd_out(struct hvm *h, unsigned int reg, uint8_t v)
 {
-	return reg && v == KBD_COMMAND_RESET ? end(h, OUTCOME_RESTART) : KVM_NEXT_RUN;
+	(void)reg;
+	return v == KBD_COMMAND_RESET ? end(h, OUTCOME_RESTART) : KVM_NEXT_RUN;
 }
 
 static enum kvm_next reset_out(struct hvm *h, unsigned int reg, uint8_t v)
@@ -128,42 +129,36 @@ static enum kvm_next reset_out(struct hvm *h, unsigned int reg, uint8_t v)
 
 /* Ports: bytes, as on an ISA bus; wider accesses are several. */
 static const struct ports {
-	uint16_t first, count, step;
+	uint16_t first, count;
 	uint8_t (*in)(struct hvm *h, unsigned int reg); /* NULL: ones */
 	enum kvm_next (*out)(struct hvm *h, unsigned int reg, uint8_t v);
 } ports[] = {
-	{ 0x3f8, SERIAL_REGISTERS, 1, serial_in, serial_out },
-	{ HVM_PM_PORT, sizeof(((struct hvm *)0)->pm), 1, pm_in, pm_out },
-	{ 0x60, 2, 4, kbd_in, kbd_out }, /* 0x60 and 0x64 */
-	{ HVM_RESET_PORT, 1, 1, NULL, reset_out },
+	{ 0x3f8, SERIAL_REGISTERS, serial_in, serial_out },
+	{ HVM_PM_PORT, sizeof(((struct hvm *)0)->pm), pm_in, pm_out },
+	{ 0x64, 1, kbd_in, kbd_out },
+	{ HVM_RESET_PORT, 1, NULL, reset_out },
 };
-
-static const struct ports *find_port(uint32_t port, unsigned int *reg)
-{
-	for (size_t i = 0; i < sizeof(ports) / sizeof(ports[0]); i++) {
-		*reg = (port - ports[i].first) / ports[i].step;
-		if (port >= ports[i].first && !((port - ports[i].first) % ports[i].step) && *reg < ports[i].count)
-			return &ports[i];
-	}
-	return NULL;
-}
 
 static enum kvm_next on_io(struct hvm *h)
 {
 	struct kvm_run *run = h->k->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 	const bool out = run->io.direction == KVM_EXIT_IO_OUT;
+	const struct ports *p = ports, *end = ports + sizeof(ports) / sizeof(ports[0]);
 	enum kvm_next next = KVM_NEXT_RUN;
 
 	if (run->io.port == HVM_GATE_PORT && out && run->io.size == 1 && run->io.count == 1 && h->gate)
 		return hvm_call(h);
+	/* An access belongs to the device it begins at: one to 0xcf8 asks for PCI, not for the reset at 0xcf9. */
+	while (p < end && (run->io.port < p->first || run->io.port >= p->first + p->count))
+		p++;
 	for (uint32_t i = 0; i < run->io.count * run->io.size && next == KVM_NEXT_RUN; i++) {
-		unsigned int reg;
-		const struct ports *p = find_port(run->io.port + i % run->io.size, &reg);
+		unsigned int reg = p < end ? run->io.port - p->first + i % run->io.size : 0;
+		bool there = p < end && reg < p->count;
 
 		if (!out)
-			data[i] = p && p->in ? p->in(h, reg) : 0xff;
-		else if (p)
+			data[i] = there && p->in ? p->in(h, reg) : 0xff;
+		else if (there)
 			next = p->out(h, reg, data[i]);
 	}
 	return next;

@@ -40,6 +40,7 @@
 #define CPUID1_ECX_TSC_DEADLINE (1u << 24)
 #define CPUID1_ECX_XSAVE (1u << 26)
 #define CPUID7_EDX_AMX (1u << 22 | 1u << 24 | 1u << 25)
+#define XFEATURES_AMX (3u << 17) /* asks the kernel for permission first */
 
 static const struct {
 	int cap;
@@ -312,7 +313,7 @@ static int set_cpuid(struct kvm *k)
 		} else if (e->function == 7 && !e->index) {
 			e->edx &= ~CPUID7_EDX_AMX;
 		} else if (e->function == 0xd && !e->index) {
-			e->eax &= STARTINFO_XFEATURES;
+			e->eax &= k->flavour->full_irqchip ? ~XFEATURES_AMX : STARTINFO_XFEATURES;
 			e->edx = 0;
 			k->xfeatures = e->eax | 3;
 		} else if (e->function == 0xb || e->function == 0x1f) {
