@@ -131,6 +131,18 @@ CHECK_SECONDS_diff-long := 3600
 check-diff-long: all
 	$(Q)sh $(CONF)/diff/diff.sh long $(O)
 
+# The same on the test host, where the backends must agree; the long run with other seeds, and under shadow paging.
+CHECK_STAGES += diff-npt
+CHECK_LONG_STAGES += diff-npt-long diff-shadow-long
+CHECK_SECONDS_diff-npt := 600
+CHECK_SECONDS_diff-npt-long := 2700
+CHECK_SECONDS_diff-shadow-long := 2700
+.PHONY: check-diff-npt check-diff-shadow check-diff-npt-long check-diff-shadow-long
+check-diff-npt check-diff-shadow: check-diff-%: all
+	$(Q)kunit-tests/testhost/run.sh $(CONF)/diff/$*.job $(O) diff-$*
+check-diff-npt-long check-diff-shadow-long: check-diff-%-long: all
+	$(Q)LONG=1 SEED=$$(date +%s) kunit-tests/testhost/run.sh $(CONF)/diff/$*.job $(O) diff-$*
+
 fuzz-diff: all ## Run ring3 and kvm (or DIFF_A, DIFF_B) against each other until they differ
 	$(Q)sh $(CONF)/diff/diff.sh fuzz $(O)
 
