@@ -110,6 +110,8 @@ static _Noreturn void serve(const char *core, bool explicit, const struct keeper
 
 		if (request.what == KEEPER_CORE)
 			open_core(&answer, core, explicit);
+		else if (request.what == KEEPER_CORE_ONLY)
+			ops = NULL;
 		else if (request.what >= KEEPER_BACKEND && ops)
 			ops->serve(&request, &answer);
 		else

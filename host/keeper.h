@@ -21,6 +21,7 @@
 
 enum {
 	KEEPER_CORE,	     /* open the core file; its descriptor comes back */
+	KEEPER_CORE_ONLY,    /* the backend that runs has no requests; those of others are refused from now on */
 	KEEPER_BACKEND = 16, /* from here on requests are the backend's */
 };
 

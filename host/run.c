@@ -436,6 +436,8 @@ static int run_once(struct run *r, bool *again)
 		status = EXIT_NO_BACKEND;
 		goto out_backend;
 	}
+	if (!r->sealed && !r->p.ops->keeper)
+		keeper_ask(&(struct keeper_message){ .what = KEEPER_CORE_ONLY });
 	r->sealed = true;
 	r->backend = r->p.ops;
 	host_verbose("%s: entry %#lx, %lu MiB of memory, clock page %s", r->image.name, r->p.entry, r->p.ram_size >> 20,

@@ -93,8 +93,20 @@ threads() {
 	done
 	case $backend in
 	kvm) [ $seen -ge 2 ] && [ $twice -eq 1 ] ;;
-	*) [ $seen -ge 3 ] && [ $twice -eq 0 ] ;;
+	*) [ $seen -ge 3 ] && [ $twice -eq 0 ] && guest_process "$1" ;;
 	esac || { echo "# $seen threads, $twice with a second filter"; return 1; }
+}
+
+# The guest's own process, ring3's: behind the filter it was born with and the one that is its wall.
+guest_process() {
+	for keeper in $(cat "/proc/$1/task/$1/children"); do
+		for k in $(cat "/proc/$keeper/task/$keeper/children"); do
+			[ "$(field "/proc/$k/status" Seccomp_filters)" = 2 ] && thread "/proc/$k/status"
+			return
+		done
+	done
+	echo "# no guest process"
+	return 1
 }
 
 each_thread() {

@@ -484,9 +484,13 @@ static void act_life(void)
 	must(syscall(SYS_clone3, NULL, 0) < 0 && errno == ENOSYS, "clone3");
 	must(syscall(SYS_perf_event_open, &attr, 0, -1, -1, 0) < 0 && errno == EACCES, "perf_event_open");
 	must(!keeper_ask(&m) && m.fds == 1 && write(m.fd[0], "core", 4) == 4 && !close(m.fd[0]), "core");
-	m = (struct keeper_message){ .what = 1 };
-	must(keeper_ask(&m) == -ENOSYS && !m.fds, "an unknown request");
+	m = (struct keeper_message){ .what = KEEPER_BACKEND };
+	must(keeper_ask(&m) == -ENOSYS && !m.fds, "a request that is not served");
 	must(!raise(0) && !sched_yield(), "raise");
+	/* The last: a keeper that is told nonsense listens no more. */
+	must(send(keeper_fd(), "x", 1, MSG_DONTWAIT | MSG_NOSIGNAL) == 1, "nonsense");
+	m = (struct keeper_message){ .what = KEEPER_CORE };
+	must(keeper_ask(&m) < 0 && !m.fds, "a keeper that was told nonsense");
 }
 
 /* What the thread of a vCPU does: output, memory of its own, waking others. */

@@ -51,6 +51,26 @@ struct rule {
 	struct scmp_arg_cmp arg[6];
 };
 
+/* Of a ready filter, which goes: its instructions. Returns how many, or a negative errno. */
+static int take_program(scmp_filter_ctx ctx, int err, struct sock_filter *prog, unsigned int max)
+{
+	int fd = -1;
+	ssize_t n;
+
+	if (!err) {
+		fd = memfd_create("keel-filter", MFD_CLOEXEC);
+		err = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
+	}
+	seccomp_release(ctx);
+	if (!err) {
+		n = pread(fd, prog, max * sizeof(*prog), 0);
+		err = n < 0 ? -errno : n == (ssize_t)(max * sizeof(*prog)) ? -E2BIG : (int)(n / (ssize_t)sizeof(*prog));
+	}
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
 /**
  * ring3_filter - build K's filter
  * @p: the partition, RAM and ABI files sized
@@ -108,8 +128,7 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		{ SCMP_SYS(mprotect), 252 }, { SCMP_SYS(timer_settime), 251 },
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
-	int err, fd = -1;
-	ssize_t n;
+	int err;
 
 	if (!ctx)
 		return -ENOMEM;
@@ -118,16 +137,30 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		err = seccomp_syscall_priority(ctx, hot[i].nr, hot[i].priority);
 	for (size_t i = 0; !err && i < sizeof(rules) / sizeof(rules[0]); i++)
 		err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].args, rules[i].arg);
-	if (!err) {
-		fd = memfd_create("keel-filter", MFD_CLOEXEC);
-		err = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
+	return take_program(ctx, err, prog, max);
+}
+
+int ring3_outer_filter(struct sock_filter *prog, unsigned int max)
+{
+	/* The first ones are for the sealed K, in the order of their frequency; then what it takes to get there. */
+	static const int calls[] = {
+		SCMP_SYS(mmap),		 SCMP_SYS(futex),	 SCMP_SYS(munmap),	    SCMP_SYS(mprotect),
+		SCMP_SYS(timer_settime), SCMP_SYS(sched_yield),	 SCMP_SYS(clock_gettime),   SCMP_SYS(write),
+		SCMP_SYS(fallocate),	 SCMP_SYS(madvise),	 SCMP_SYS(restart_syscall), SCMP_SYS(execveat),
+		SCMP_SYS(close),	 SCMP_SYS(sigaltstack),	 SCMP_SYS(rt_sigaction),    SCMP_SYS(rt_sigprocmask),
+		SCMP_SYS(gettid),	 SCMP_SYS(timer_create), SCMP_SYS(arch_prctl),	    SCMP_SYS(prlimit64),
+		SCMP_SYS(prctl),	 SCMP_SYS(seccomp),	 SCMP_SYS(exit_group),
+	};
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
+	int err;
+
+	if (!ctx)
+		return -ENOMEM;
+	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP);
+	for (size_t i = 0; !err && i < sizeof(calls) / sizeof(calls[0]); i++) {
+		err = seccomp_syscall_priority(ctx, calls[i], (uint8_t)(255 - i));
+		if (!err)
+			err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, calls[i], 0, NULL);
 	}
-	seccomp_release(ctx);
-	if (!err) {
-		n = pread(fd, prog, max * sizeof(*prog), 0);
-		err = n < 0 ? -errno : n == (ssize_t)(max * sizeof(*prog)) ? -E2BIG : (int)(n / (ssize_t)sizeof(*prog));
-	}
-	if (fd >= 0)
-		close(fd);
-	return err;
+	return take_program(ctx, err, prog, max);
 }

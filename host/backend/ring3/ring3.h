@@ -13,6 +13,14 @@ struct sock_filter;
 
 int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned int max);
 
+/*
+ * The filter K is born with, which V has no part in: the calls it ever makes,
+ * whatever their arguments. V hands K the real one, and writes the memory it is
+ * built in, so a V that was taken over could keep K from being sealed.
+ */
+int ring3_outer_filter(struct sock_filter *prog, unsigned int max);
+#define RING3_OUTER_MAX 64
+
 /* Layers around K besides its filter; a set bit = in force. */
 enum layer {
 	LAYER_USER_NS,

@@ -13,7 +13,9 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/filter.h>
 #include <linux/sched.h>
+#include <linux/seccomp.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -260,7 +262,7 @@ static bool empty_root(void)
 }
 
 static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, uint64_t ns, bool nobody,
-			    struct spawn_report *r)
+			    const struct sock_fprog *outer, struct spawn_report *r)
 {
 	char *const none[] = { NULL };
 	uint64_t token;
@@ -300,6 +302,8 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 	syscall(SYS_close_range, FD_HIGH + nfds + 1, ~0u, 0);
 	syscall(SYS_close_range, 0, FD_BASE - 1, 0);
 	fcntl(FD_HIGH + (int)nfds, F_SETFD, FD_CLOEXEC);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, outer))
+		child_fail(r, "the first filter");
 	syscall(SYS_execveat, FD_HIGH + nfds, "", none, none, AT_EMPTY_PATH);
 	child_fail(r, "starting the guest process");
 }
@@ -343,6 +347,8 @@ static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, co
 	const uid_t uid = nobody ? NOBODY : geteuid();
 	const gid_t gid = nobody ? NOBODY : getegid();
 	const uint64_t token = 1;
+	struct sock_filter code[RING3_OUTER_MAX];
+	struct sock_fprog outer = { .filter = code };
 	int go = -1, err;
 	uint64_t ns = 0;
 	char map[64];
@@ -351,6 +357,13 @@ static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, co
 	*what = "making its program";
 	if (exe < 0)
 		return exe;
+	*what = "its first filter";
+	err = ring3_outer_filter(code, RING3_OUTER_MAX);
+	if (err < 0) {
+		errno = -err;
+		goto fail;
+	}
+	outer.len = (unsigned short)err;
 	*what = "a page to report through";
 	k.report = mmap(NULL, sizeof(*k.report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (k.report == MAP_FAILED) {
@@ -372,7 +385,7 @@ static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, co
 	if (k.pid < 0)
 		goto fail;
 	if (!k.pid)
-		child(exe, fds, nfds, go, ns, nobody, k.report);
+		child(exe, fds, nfds, go, ns, nobody, &outer, k.report);
 	if (ns & CLONE_NEWUSER) {
 		*what = "mapping the identity";
 		/* Only who may map other ids may map without giving up setgroups. */
