@@ -97,16 +97,17 @@ threads() {
 	esac || { echo "# $seen threads, $twice with a second filter"; return 1; }
 }
 
+# children_of PID: where one is expected, one
+children_of() {
+	tr -d ' ' <"/proc/$1/task/$1/children"
+}
+
 # The guest's own process, ring3's: behind the filter it was born with and the one that is its wall.
 guest_process() {
-	for keeper in $(cat "/proc/$1/task/$1/children"); do
-		for k in $(cat "/proc/$keeper/task/$keeper/children"); do
-			[ "$(field "/proc/$k/status" Seccomp_filters)" = 2 ] && thread "/proc/$k/status"
-			return
-		done
-	done
-	echo "# no guest process"
-	return 1
+	keeper=$(children_of "$1")
+	k=$(children_of "$keeper")
+	[ -n "$k" ] || { echo "# no guest process"; return 1; }
+	[ "$(field "/proc/$k/status" Seccomp_filters)" = 2 ] && thread "/proc/$k/status"
 }
 
 each_thread() {
