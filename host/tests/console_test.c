@@ -333,6 +333,77 @@ static void test_input(void **state)
 }
 
 /* Whatever the guest writes to the ring's fields, one ring is lost and no more. */
+/* A receiver that takes what it has room for. */
+struct receiver {
+	char got[8192];
+	size_t len, room;
+};
+
+static size_t push(void *to, const uint8_t *bytes, size_t n)
+{
+	struct receiver *r = to;
+
+	if (n > r->room)
+		n = r->room;
+	memcpy(r->got + r->len, bytes, n);
+	r->len += n;
+	r->room -= n;
+	return n;
+}
+
+static void test_receiver(void **state)
+{
+	struct fixture *f = setup();
+	struct receiver r = { .room = 3 };
+	char text[6000];
+	char seen[16];
+
+	(void)state;
+	/* Nobody takes it, so it stays in the pipe. */
+	assert_int_equal(write(f->in_fd[1], "abcdef", 6), 6);
+	assert_int_equal(console_service(f->c), CONSOLE_NONE);
+	assert_true(readable(f->in_fd[0]));
+	console_receiver(f->c, push, &r);
+	assert_true(readable(console_fd(f->c)));
+	console_service(f->c);
+	assert_int_equal(r.len, 3);
+	/* Full: nothing turns, until it says that it has room. */
+	assert_false(readable(console_fd(f->c)));
+	assert_int_equal(console_timeout(f->c), -1);
+	r.room = 1;
+	console_poke(f->c);
+	assert_true(readable(console_fd(f->c)));
+	console_service(f->c);
+	assert_memory_equal(r.got, "abcd", 4);
+	assert_false(raised(f)); /* that is for rings */
+	/* More than the buffer holds waits in the pipe; none of it is lost. */
+	for (size_t i = 0; i < sizeof(text); i++)
+		text[i] = (char)('a' + i % 26);
+	assert_int_equal(write(f->in_fd[1], text, sizeof(text)), sizeof(text));
+	for (unsigned int i = 0; i < 500 && r.len < 6 + sizeof(text); i++) {
+		r.room = 16;
+		console_poke(f->c);
+		console_service(f->c);
+	}
+	assert_int_equal(r.len, 6 + sizeof(text));
+	assert_memory_equal(r.got, "abcdef", 6);
+	assert_memory_equal(r.got + 6, text, sizeof(text));
+	/* A ring comes first. */
+	r.room = 100;
+	attach(f);
+	assert_int_equal(write(f->in_fd[1], "ring", 4), 4);
+	console_service(f->c);
+	assert_int_equal(r.len, 6 + sizeof(text));
+	assert_int_equal(keel_ring_pop(&f->in, seen, sizeof(seen)), 4);
+	console_detach(f->c);
+	console_receiver(f->c, NULL, NULL);
+	console_settle(f->c);
+	assert_int_equal(write(f->in_fd[1], "left", 4), 4);
+	console_service(f->c);
+	assert_true(readable(f->in_fd[0]));
+	teardown(f);
+}
+
 static void test_hostile(void **state)
 {
 	static const uint32_t bad[] = { 1, 2049, 0x7fffffff, 0x80000000, 0xffffffff };
@@ -429,9 +500,9 @@ static void test_flood(void **state)
 }
 
 const struct CMUnitTest console_tests[] = {
-	cmocka_unit_test(test_order),	cmocka_unit_test(test_slow_output), cmocka_unit_test(test_early_waits),
-	cmocka_unit_test(test_release), cmocka_unit_test(test_flush),	    cmocka_unit_test(test_reader_gone),
-	cmocka_unit_test(test_input),	cmocka_unit_test(test_hostile),	    cmocka_unit_test(test_scribble),
-	cmocka_unit_test(test_flood),
+	cmocka_unit_test(test_order),	 cmocka_unit_test(test_slow_output), cmocka_unit_test(test_early_waits),
+	cmocka_unit_test(test_release),	 cmocka_unit_test(test_flush),	     cmocka_unit_test(test_reader_gone),
+	cmocka_unit_test(test_input),	 cmocka_unit_test(test_receiver),    cmocka_unit_test(test_hostile),
+	cmocka_unit_test(test_scribble), cmocka_unit_test(test_flood),
 };
 DEFINE_TESTS(console);

@@ -250,6 +250,7 @@ static void test_refused(void)
 static void test_linux(void)
 {
 	static const struct step steps[] = {
+		{ "hvm-prompt#", "reboot -f\n" },
 		{ "hvm-prompt#", "cat /proc/interrupts; echo answer $((6 * 7))\n" },
 		{ "answer 42", "poweroff -f\n" },
 	};
@@ -262,7 +263,7 @@ static void test_linux(void)
 	run(args, steps, sizeof(steps) / sizeof(steps[0]), 330);
 	irq = strstr(r.out, "ttyS0");
 	printf("# %zu bytes of output\n", r.out_len);
-	result("Debian's kernel boots to a prompt and powers off",
+	result("Debian's kernel boots to a prompt, twice, and powers off",
 	       r.status == 0 && has("\nanswer 42") && irq && has("IO-APIC") && has("kvm.userspace_exits"));
 }
 

@@ -97,6 +97,15 @@ static void test_all_options(void **state)
 	assert_string_equal(o.core, "c");
 	assert_int_equal(parse(&o, &e, ARGS("--backend=kvm", "x.elf")), 0);
 	assert_string_equal(o.backend, "kvm");
+	/* HVM: one backend can, and memory ends where the machine's own addresses begin. */
+	assert_false(o.hvm);
+	assert_int_equal(parse(&o, &e, ARGS("--hvm", "vmlinuz")), 0);
+	assert_true(o.hvm);
+	assert_string_equal(o.image, "vmlinuz");
+	assert_string_equal(o.backend, "kvm");
+	assert_int_equal(o.mem, 256 << 20);
+	assert_int_equal(parse(&o, &e, ARGS("--mem", "3G", "--hvm", "vmlinuz")), 0);
+	assert_int_equal(o.mem, UINT64_C(3) << 30);
 	assert_int_equal(parse(&o, &e, ARGS("--", "--stats")), 0);
 	assert_string_equal(o.image, "--stats");
 	assert_int_equal(parse(&o, &e, ARGS("--help")), 1);
@@ -128,6 +137,8 @@ static void test_wrong_options(void **state)
 		{ ARGS("--timeout", "1e3", "a"), "not a number of seconds" },
 		{ ARGS("--timeout", "4294967296000", "a"), "not a number of seconds" },
 		{ ARGS("--backend", "kvm2", "a"), "--backend kvm2: there are auto, kvm and ring3" },
+		{ ARGS("--hvm", "--mem", "3074M", "a"), "more than 3G with --hvm" },
+		{ ARGS("--hvm=vmlinuz"), "--hvm takes no value" },
 		{ ARGS("--initrd=", "a"), "empty file name" },
 		{ ARGS("--core=", "a"), "empty file name" },
 		{ ARGS("--cmdline", longest, "a"), "at most 4095 fit" },
