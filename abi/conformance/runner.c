@@ -535,10 +535,9 @@ static void judge(struct job *j, int wstatus)
 		t->outcome = t->status == 126 ? FAIL : CRASH;
 		add_detail(t, "no verdict, ended with %d%s", t->status, begun ? "" : ", the test did not begin");
 	}
-	if (t->outcome != PASS && j->diag_len) {
-		j->diag[strcspn(j->diag, "\n")] = 0;
-		add_detail(t, "host: %s", j->diag);
-	}
+	rest = t->outcome != PASS && j->diag_len ? j->diag : NULL;
+	for (int i = 0; i < 3 && rest && *rest; i++)
+		add_detail(t, "host: %s", strsep(&rest, "\n"));
 	t->erratum = erratum_of(t->id);
 	if (t->erratum && (t->outcome == FAIL || t->outcome == CRASH || t->outcome == TIMEOUT))
 		t->outcome = XFAIL;
@@ -611,10 +610,10 @@ static void pump(struct job *j)
 	close(j->err);
 	if (j->in >= 0)
 		close(j->in);
-	judge(j, status);
-	remove_dir(j->dir);
 	if (verbose && j->diag_len)
 		fprintf(stderr, "--- %s\n%s\n", t->id, j->diag);
+	judge(j, status);
+	remove_dir(j->dir);
 	t->text = j->text;
 	free(j->diag);
 	j->test = NULL;

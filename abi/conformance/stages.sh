@@ -138,15 +138,18 @@ conform()
 smoke()
 {
 	echo "KTAP version 1"
-	echo "1..1"
+	echo "1..2"
 	if ! { : <>/dev/kvm; } 2>/dev/null; then
 		echo "ok 1 - the smoke set on kvm # SKIP /dev/kvm does not open"
+		echo "ok 2 - HVM partitions # SKIP /dev/kvm does not open"
 		return
 	fi
 	ids=$(grep -v '^#' "$here/smoke" | tr ' \n' ',,' | sed 's/,*$//')
 	: >"$tmp/said"
-	KEEL_BACKEND=kvm suite --rounds-scale 1000 --timeout 60 --filter "$ids"
+	KEEL_BACKEND=kvm suite --rounds-scale 1000 --slow 20 --filter "$ids"
 	result $? "the smoke set on kvm"
+	suite --profile HVM --rounds-scale 1000 --slow 20
+	result $? "HVM partitions"
 }
 
 # With a fault planted its test must fail; without, all named tests pass.
