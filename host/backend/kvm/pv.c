@@ -205,23 +205,25 @@ static int build_memory(struct kvm *k)
 static int connect(struct kvm *k)
 {
 	struct pv *pv = pv_of(k);
-	struct {
-		struct kvm_irq_routing head;
-		struct kvm_irq_routing_entry entry;
-	} route = { .head.nr = 1,
-		    .entry = { .gsi = KICK_GSI,
-			       .type = KVM_IRQ_ROUTING_MSI,
-			       .u.msi = { .address_lo = MSI_ADDRESS, .data = PV_VECTOR_KICK } } };
+	const struct kvm_irq_routing_entry to_lapic = { .gsi = KICK_GSI,
+							.type = KVM_IRQ_ROUTING_MSI,
+							.u.msi = { .address_lo = MSI_ADDRESS,
+								   .data = PV_VECTOR_KICK } };
+	union {
+		struct kvm_irq_routing table;
+		uint8_t room[sizeof(struct kvm_irq_routing) + sizeof(struct kvm_irq_routing_entry)];
+	} route = { .table.nr = 1 };
 	struct kvm_ioeventfd bell = {
 		.addr = PV_PORT_DOORBELL, .len = 4, .fd = k->p->doorbell_fd, .flags = KVM_IOEVENTFD_FLAG_PIO
 	};
 	struct kvm_irqfd kick = { .gsi = KICK_GSI };
 
+	memcpy(route.table.entries, &to_lapic, sizeof(to_lapic));
 	pv->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (pv->kick_fd < 0)
 		return -errno;
 	kick.fd = (uint32_t)pv->kick_fd;
-	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route) || ioctl(k->vm_fd, KVM_IRQFD, &kick) ||
+	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route.table) || ioctl(k->vm_fd, KVM_IRQFD, &kick) ||
 	    ioctl(k->vm_fd, KVM_IOEVENTFD, &bell)) {
 		int err = -errno;
 
