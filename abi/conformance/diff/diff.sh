@@ -172,6 +172,7 @@ faults()
 		8 an unmapped page stays in the cache
 		9 a page made read-only stays writable
 		10 unknown protection bits are taken
+		12 the number of records done is one too small
 		13 page faults never say that the page is mapped
 		14 collecting does not start afresh
 		15 released memory keeps its contents
@@ -182,7 +183,7 @@ faults()
 		20 closing a port leaves its event pending
 	EOT
 }
-faults_count=15
+faults_count=16
 
 # Exceptions this machine's KVM says it cannot carry out: one that interprets ring 0 may lack int3. On others there are none.
 cannot()

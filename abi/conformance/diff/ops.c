@@ -299,11 +299,11 @@ static void draw_record(struct draw *d, struct keel_mmu_record *r, bool single)
 	if (r->op != KEEL_MMU_UNMAP)
 		r->prot = (uint16_t)(one_in(d, 3) ? 1 + below(d, 7) : PICK(d, 3, 3, 3, 1, 5, 7, 4, 2));
 	if (one_in(d, 40)) {
-		/* An ABI page, read-only or refused, at an address of its own. */
+		/* An ABI page, read-only or refused, at an address of its own: nothing else is ever there. */
 		r->va = DIFF_CLOCK_VA;
 		r->len = KEEL_PAGE_SIZE;
 		r->gpa = r->op == KEEL_MMU_MAP ? DIFF_GPA_CLOCK : 0;
-		if (r->op == KEEL_MMU_PROTECT || (r->op == KEEL_MMU_MAP && !one_in(d, 4)))
+		if (r->op != KEEL_MMU_UNMAP && !one_in(d, 3))
 			r->prot = KEEL_PROT_R;
 		return;
 	}
