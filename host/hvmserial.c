@@ -14,6 +14,7 @@ enum { RBR_THR, IER, IIR_FCR, LCR, MCR, LSR, MSR, SCR };
 #define FCR_ENABLE 0x01
 #define FCR_CLEAR_RECEIVER 0x02
 #define LCR_DLAB 0x80
+#define MCR_OUT2 0x08 /* lets the interrupt out, on a PC's board */
 #define MCR_LOOP 0x10
 #define LSR_READY 0x01
 #define LSR_TRANSMITTER_EMPTY 0x60
@@ -57,7 +58,9 @@ static void update(struct serial *s)
 
 static unsigned int room(const struct serial *s)
 {
-	return (s->fifo ? SERIAL_FIFO : 1) - s->rx_len;
+	unsigned int size = s->fifo ? SERIAL_FIFO : 1;
+
+	return s->rx_len < size ? size - s->rx_len : 0;
 }
 
 /* Lock held, room for it. */
@@ -66,10 +69,19 @@ static void put(struct serial *s, uint8_t byte)
 	s->rx[(s->rx_at + s->rx_len++) % SERIAL_FIFO] = byte;
 }
 
+/*
+ * Does a driver listen? Not when one only looks what this is, and what it was sent
+ * meanwhile would be lost: that sets IER for a moment, in loop mode or without OUT2.
+ */
+static bool listens(const struct serial *s)
+{
+	return s->ier & IER_RECEIVE && (s->mcr & (MCR_OUT2 | MCR_LOOP)) == MCR_OUT2;
+}
+
 /* Lock held: is it time to ask for what was turned down? */
 static bool wants_more(struct serial *s)
 {
-	if (!s->refused || s->rx_len || !(s->ier & IER_RECEIVE))
+	if (!s->refused || s->rx_len || !listens(s))
 		return false;
 	s->refused = false;
 	return true;
@@ -154,8 +166,8 @@ void serial_write(struct serial *s, unsigned int reg, uint8_t v)
 		ask = wants_more(s);
 		break;
 	case IIR_FCR:
-		/* Changing the mode empties the FIFO, too. */
-		if (v & FCR_CLEAR_RECEIVER || s->fifo != (v & FCR_ENABLE))
+		/* Changing the mode does not empty the FIFO, as it would a real one's: Linux listens before it does. */
+		if (v & FCR_CLEAR_RECEIVER)
 			s->rx_len = 0;
 		s->fifo = v & FCR_ENABLE;
 		ask = wants_more(s);
@@ -165,6 +177,7 @@ void serial_write(struct serial *s, unsigned int reg, uint8_t v)
 		break;
 	case MCR:
 		s->mcr = v & 0x1f;
+		ask = wants_more(s);
 		break;
 	case SCR:
 		s->scr = v;
@@ -183,7 +196,7 @@ size_t serial_receive(struct serial *s, const uint8_t *bytes, size_t n)
 	size_t taken = 0;
 
 	pthread_mutex_lock(&s->lock);
-	if (s->ier & IER_RECEIVE && !(s->mcr & MCR_LOOP))
+	if (listens(s))
 		while (taken < n && room(s))
 			put(s, bytes[taken++]);
 	s->refused |= taken < n;

@@ -2,7 +2,8 @@
 /*
  * A 16550A, for kernels that know no console of ours yet. Its line is as fast as
  * the console behind it: what is transmitted is gone at once, and input waits
- * until the guest has enabled the receiver's interrupt and has room.
+ * until a driver listens - has enabled the receiver's interrupt and let interrupts
+ * out with OUT2 - and there is room.
  *
  * Registers are accessed on the vCPU's thread, input arrives on another.
  */

@@ -24,10 +24,11 @@
 static const char *keel, *guest, *linux_kernel, *linux_initrd;
 static unsigned int number;
 
-/* What is sent when the guest has said something new. */
+/* What is done when keel or the guest has said something new. */
 struct step {
 	const char *await; /* NULL = at once */
 	const char *send;
+	int signal; /* to keel, 0 = none */
 };
 
 struct run {
@@ -66,7 +67,7 @@ static void run(const char *const *args, const struct step *steps, size_t count,
 {
 	const char *argv[ARGS_MAX] = { keel, "run" };
 	int in[2], out[2], err[2], status;
-	size_t n = 2, at = 0, said = 0;
+	size_t n = 2, at = 0, said = 0, reported = 0;
 	time_t end = now() + (time_t)seconds;
 	bool open_out = true, open_err = true;
 	pid_t pid;
@@ -92,11 +93,15 @@ static void run(const char *const *args, const struct step *steps, size_t count,
 	while (open_out || open_err) {
 		struct pollfd p[2] = { { open_out ? out[0] : -1, POLLIN, 0 }, { open_err ? err[0] : -1, POLLIN, 0 } };
 
-		if (at < count && (!steps[at].await || strstr(r.out + said, steps[at].await))) {
+		if (at < count && (!steps[at].await || strstr(r.out + said, steps[at].await) ||
+				   strstr(r.err + reported, steps[at].await))) {
 			/* A pipe holds what is sent at once; more than that no step sends. */
 			if (write(in[1], steps[at].send, strlen(steps[at].send)) < 0)
 				break;
+			if (steps[at].signal)
+				kill(pid, steps[at].signal);
 			said = r.out_len;
+			reported = r.err_len;
 			at++;
 			continue;
 		}
@@ -174,11 +179,11 @@ static const struct {
 	  { "keel: crash: ", "rcx 0000000000007219", "keel: backtrace:", "triple" } },
 	{ "halted for ever",
 	  "h",
-	  "2",
+	  "8",
 	  NULL,
 	  124,
 	  "",
-	  { "did not end within 2 s", "keel: vCPU 0 was at", "halt", "rflags" } },
+	  { "did not end within 8 s", "keel: vCPU 0 was at", "halt", "rflags" } },
 };
 
 static void run_case(size_t i)
@@ -204,7 +209,7 @@ static void test_echo(void)
 	static const char *const args[] = { "--hvm", NULL, "--mem", "16M", "--timeout", "60", "--cmdline", "e", NULL };
 	const char *with[ARGS_MAX];
 	char text[ECHO_BYTES + 1];
-	const struct step step = { NULL, text };
+	const struct step step = { NULL, text, 0 };
 
 	memcpy(with, args, sizeof(args));
 	with[1] = guest;
@@ -218,13 +223,14 @@ static void test_echo(void)
 /* A guest that resets lives again, in the same process. */
 static void test_restart(const char *name, const char *cmdline)
 {
-	const char *const args[] = { "--hvm",	  guest, "--mem",     "16M",   "--verbose",
-				     "--timeout", "4",	 "--cmdline", cmdline, NULL };
-	const char *at;
+	static const struct step steps[] = {
+		{ "the guest restarts with code 0", "", 0 },
+		{ "the guest restarts with code 0", "", SIGTERM },
+	};
+	const char *const args[] = { "--hvm", guest, "--mem", "16M", "--verbose", "--cmdline", cmdline, NULL };
 
-	run(args, NULL, 0, 60);
-	at = strstr(r.err, "the guest restarts with code 0");
-	result(name, r.status == 124 && at && strstr(at + 1, "the guest restarts with code 0"));
+	run(args, steps, 2, 60);
+	result(name, r.status == 1000 + SIGTERM);
 }
 
 static void test_refused(void)
@@ -250,9 +256,9 @@ static void test_refused(void)
 static void test_linux(void)
 {
 	static const struct step steps[] = {
-		{ "hvm-prompt#", "reboot -f\n" },
-		{ "hvm-prompt#", "cat /proc/interrupts; echo answer $((6 * 7))\n" },
-		{ "answer 42", "poweroff -f\n" },
+		{ "hvm-prompt#", "reboot -f\n", 0 },
+		{ "hvm-prompt#", "cat /proc/interrupts; echo answer $((6 * 7))\n", 0 },
+		{ "answer 42", "poweroff -f\n", 0 },
 	};
 	const char *const args[] = {
 		"--hvm",     linux_kernel, "--initrd",	linux_initrd,	       "--mem", "256M", "--stats",

@@ -89,6 +89,9 @@ halt:
 
 /* Send back what comes in until there is a 'q'. */
 echo:
+	mov	$COM1 + 4, %edx
+	mov	$0x0b, %al
+	out	%al, %dx
 	mov	$COM1 + 1, %edx
 	mov	$1, %al
 	out	%al, %dx

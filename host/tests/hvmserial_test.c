@@ -129,6 +129,13 @@ static void test_receive(void **state)
 	assert_int_equal(serial_receive(&s, text, n), 0);
 	serial_write(&s, FCR, 0x07);
 	assert_int_equal(seen.rooms, 0);
+	/* Nor does who only probes: IER without OUT2, or in loop mode. */
+	serial_write(&s, IER, 0x0f);
+	serial_write(&s, MCR, 0x18);
+	assert_int_equal(serial_receive(&s, text, n), 0);
+	serial_write(&s, IER, 0);
+	serial_write(&s, MCR, 0x0b);
+	assert_int_equal(seen.rooms, 0);
 	serial_write(&s, IER, 0x01);
 	assert_int_equal(seen.rooms, 1);
 	assert_false(seen.level);
@@ -145,9 +152,12 @@ static void test_receive(void **state)
 	}
 	assert_memory_equal(got, text, n);
 	rooms = seen.rooms;
-	/* Without the FIFO one byte fits. */
+	/* Without the FIFO one byte fits. Turning it on and off loses none. */
 	serial_write(&s, FCR, 0);
 	assert_int_equal(serial_receive(&s, text, n), 1);
+	serial_write(&s, FCR, 1);
+	serial_write(&s, FCR, 0);
+	assert_int_equal(serial_receive(&s, text, n), 0);
 	assert_int_equal(serial_read(&s, IIR), 0x04);
 	assert_int_equal(serial_read(&s, RBR), 'T');
 	assert_int_equal(seen.rooms, rooms + 1);
