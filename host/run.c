@@ -384,6 +384,7 @@ static int create_backend(struct run *r)
 			return 0;
 		}
 		host_verbose("backend %s: %s", backends[i]->name, strerror(-err));
+		error_set(&r->why, "%s cannot be made: %s", backends[i]->name, strerror(-err));
 	}
 	host_say("no backend can run this guest here%s%s%s%s", any ? "" : "; asked for was ", any ? "" : wanted,
 		 *r->why.text ? ": " : "", r->why.text);
