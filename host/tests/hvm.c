@@ -233,6 +233,22 @@ static void test_restart(const char *name, const char *cmdline)
 	result(name, r.status == 1000 + SIGTERM);
 }
 
+/* A guest that does anything: it ends as it wants to, and by nothing else. */
+static void test_anything(void)
+{
+	static const char *const seeds[] = { "x1", "x2", "x3" };
+	bool ok = true;
+
+	for (size_t i = 0; ok && i < sizeof(seeds) / sizeof(seeds[0]); i++) {
+		const char *const args[] = { "--hvm",	  guest, "--mem",     "16M",	"--core", "none",
+					     "--timeout", "60",	 "--cmdline", seeds[i], NULL };
+
+		run(args, NULL, 0, 90);
+		ok = r.status == 'x';
+	}
+	result("random calls, MSRs and ports", ok);
+}
+
 static void test_refused(void)
 {
 	const char *const ring3[] = { "--hvm", "--backend", "ring3", guest, NULL };
@@ -294,12 +310,12 @@ int main(int argc, char **argv)
 	if (!initrd || fprintf(initrd, "an initrd") < 0 || fputc('\0', initrd) < 0 || fflush(initrd) ||
 	    dup2(fileno(initrd), 9) < 0)
 		return 2;
-	printf("KTAP version 1\n1..%zu\n", 1 + (linux_kernel ? 1 : n + 3));
+	printf("KTAP version 1\n1..%zu\n", 1 + (linux_kernel ? 1 : n + 4));
 	test_refused();
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0 && !linux_kernel) {
 		printf("# /dev/kvm: %s\n", strerror(errno));
-		while (number < 1 + n + 3)
+		while (number < 1 + n + 4)
 			printf("ok %u hvm: a kernel in a virtual machine # SKIP no /dev/kvm to use here\n", ++number);
 		return 0;
 	}
@@ -310,6 +326,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < n; i++)
 		run_case(i);
 	test_echo();
+	test_anything();
 	test_restart("reset by ACPI's register", "r");
 	test_restart("reset by the keyboard controller", "k");
 	return 0;

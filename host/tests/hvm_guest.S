@@ -47,6 +47,7 @@ commands:
 	COMMAND('e', echo)
 	COMMAND('c', leaves)
 	COMMAND('g', gate)
+	COMMAND('x', gate)
 	COMMAND('r', reset)
 	COMMAND('k', keyboard)
 	COMMAND('t', triple)
@@ -197,6 +198,11 @@ module:
 
 /* Hypercalls: long mode with the first GiB mapped as itself. */
 gate:
+	lodsb
+	mov	%al, command
+	lodsb
+	movzbl	%al, %eax
+	mov	%eax, seed
 	movl	$pdpt + 7, pml4
 	movl	$pd + 7, pdpt
 	mov	$pd, %edi
@@ -255,6 +261,8 @@ long_mode:
 	jne	fail
 	cmpl	$5, faults
 	jne	fail
+	cmpb	$'x', command
+	je	anything
 
 	mov	$KEEL_CALL_BASE_VERSION, %eax
 	xor	%edi, %edi
@@ -288,6 +296,135 @@ fail:
 	cli
 	hlt
 	jmp	fail
+
+/*
+ * Anything a guest can ask of its host, at random: hypercalls, Keel's MSRs, ports. What
+ * would end it is left out, so that it ends by itself: with the letters of its name.
+ */
+#define ROUNDS 6000
+anything:
+	/* Everything that is offered, and a vCPU page to begin with. */
+	mov	$KEEL_CALL_BASE_FEATURES, %eax
+	xor	%edi, %edi
+	call	hypercall
+	mov	%rdx, %rsi
+	mov	$KEEL_CALL_BASE_ACCEPT, %eax
+	xor	%edi, %edi
+	call	hypercall_2
+	mov	$KEEL_CALL_BASE_FREEZE, %eax
+	call	hypercall
+	mov	$KEEL_MSR_VCPU, %ecx
+	mov	$vcpu_page + 1, %eax
+	xor	%edx, %edx
+	wrmsr
+	mov	$ROUNDS, %r15d
+next:
+	call	random
+	mov	%eax, %ebx
+	and	$7, %ebx
+	jz	random_msr
+	cmp	$1, %ebx
+	je	random_port
+	/* A call: any extension, any function; arguments small, large, or places in RAM. */
+	call	random
+	and	$0x1f, %eax
+	shl	$12, %eax
+	mov	%eax, %ebx
+	call	random
+	and	$7, %eax
+	lea	0x1000000(%rbx, %rax), %ebx
+	cmp	$KEEL_CALL_BASE_SHUTDOWN, %ebx
+	je	next
+	cmp	$KEEL_CALL_CRASH, %ebx
+	je	next
+	cmp	$KEEL_CALL_BASE_PING, %ebx
+	je	next
+	call	argument
+	mov	%rax, %rdi
+	call	argument
+	mov	%rax, %rsi
+	call	argument
+	mov	%rax, %r12
+	call	argument
+	mov	%rax, %r10
+	xor	%r8d, %r8d
+	mov	%r12, %rdx
+	mov	%ebx, %eax
+	call	gate_page
+	jmp	done
+random_msr:
+	call	random
+	and	$3, %eax
+	lea	KEEL_MSR_VCPU - 1(%rax), %ecx
+	cmp	$KEEL_MSR_GATE, %ecx
+	je	next
+	call	argument
+	mov	%rax, %rdx
+	shr	$32, %rdx
+	or	$1, %eax
+	wrmsr
+	rdmsr
+	jmp	done
+random_port:
+	call	random
+	movzwl	%ax, %edx
+	shr	$4, %edx
+	cmp	$0x64, %edx
+	je	next
+	cmp	$0x604, %edx
+	je	next
+	cmp	$0x605, %edx
+	je	next
+	cmp	$0xcf9, %edx
+	je	next
+	/* The interrupt controllers and the timer are KVM's; a timer's interrupt would want an IDT entry. */
+	cmp	$0x100, %edx
+	jb	next
+	call	random
+	out	%eax, %dx
+	in	%dx, %ax
+	out	%al, %dx
+	mov	$data_page, %edi
+	mov	$64, %ecx
+	rep insb
+	mov	$data_page, %esi
+	mov	$16, %ecx
+	rep outsw
+done:
+	dec	%r15d
+	jnz	next
+	mov	$KEEL_CALL_BASE_SHUTDOWN, %eax
+	xor	%edi, %edi
+	mov	$'x', %esi
+	call	hypercall_2
+	jmp	fail
+
+random:
+	imul	$1103515245, seed, %eax
+	add	$12345, %eax
+	mov	%eax, seed
+	ror	$13, %eax
+	ret
+
+argument:
+	call	random
+	mov	%eax, %ecx
+	call	random
+	and	$3, %ecx
+	jz	1f
+	cmp	$1, %ecx
+	je	2f
+	cmp	$2, %ecx
+	je	3f
+	shl	$13, %rax
+	ret
+1:	and	$3, %eax
+	ret
+2:	and	$0xff, %eax
+	ret
+3:	and	$0x3ff8, %eax
+	add	$data_page, %eax
+	ret
 
 hypercall:
 	xor	%esi, %esi
@@ -334,6 +471,13 @@ gate_page:
 	.skip 4096
 idt:	.skip 14 * 16
 faults:	.skip 4
+seed:	.skip 4
+command: .skip 1
+	.balign 4096
+vcpu_page:
+	.skip 4096
+data_page:
+	.skip 4 * 4096
 	.balign 16
 	.skip 1024
 stack_top:
