@@ -66,6 +66,12 @@ static uint64_t rdtsc(void)
 	return lo | (uint64_t)hi << 32;
 }
 
+/* What CR3 is for good. Reading CR3 would be an exit where KVM shadows page tables. */
+static void load_root(const struct mon *m)
+{
+	__asm__ volatile("mov %0, %%cr3" : : "r"(m->arena_base + ((uint8_t *)m->as0.root - m->arena)) : "memory");
+}
+
 static void out32(uint16_t port, uint32_t value)
 {
 	__asm__ volatile("outl %0, %1" : : "a"(value), "d"(port) : "memory");
@@ -91,7 +97,7 @@ void pv_start(struct keel_vcpu *page)
 
 	mon_init(m);
 	m->as0.root[KEEL_VA_END >> 39] = config()->window;
-	__asm__ volatile("mov %0, %%cr3" : : "r"(m->arena_base + ((uint8_t *)m->as0.root - m->arena)) : "memory");
+	load_root(m);
 	ready[0] = (uint64_t)mon_boot_map(v);
 	mb_remote(v, MON_REMOTE_READY, ready);
 	if (ready[0])
@@ -240,7 +246,6 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 static void flush(struct mvcpu *v, uint64_t va, uint64_t pages)
 {
 	struct pv_config *c = config();
-	uint64_t cr3;
 
 	/* A single invlpg drops what is cached of tables, but not pages found through one that is another's now. */
 	if (pages <= INVLPG_MAX && c->tables_put == v->mon->tables_put) {
@@ -249,7 +254,7 @@ static void flush(struct mvcpu *v, uint64_t va, uint64_t pages)
 		return;
 	}
 	c->tables_put = v->mon->tables_put;
-	__asm__ volatile("mov %%cr3, %0; mov %0, %%cr3" : "=&r"(cr3) : : "memory");
+	load_root(v->mon);
 }
 
 /* Bring pages of RAM in by touching them through the monitor's own view of RAM. */
