@@ -60,7 +60,8 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 	m->gate_va = MON_GATE_VA;
 	m->vcpus = p->vcpus;
 	m->boot_records = p->boot_records;
-	memcpy(m->boot_map, p->boot_map, p->boot_records * sizeof(m->boot_map[0]));
+	if (p->boot_records) /* an HVM kernel has none */
+		memcpy(m->boot_map, p->boot_map, p->boot_records * sizeof(m->boot_map[0]));
 	snprintf(m->host_id, sizeof(m->host_id), "Keel (%s)", backend);
 	m->arena = (uint8_t *)MON_VCPU_VA + mm->arena_off;
 	m->arena_pages = mm->arena_pages;
