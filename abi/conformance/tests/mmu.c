@@ -938,3 +938,31 @@ KEEL_TEST("MMU-043", mmu_error_after_pages, "KEEL-MMU-08 KEEL-MMU-21 KEEL-MMU-13
 			CHECK_EQ(kt_query(KT_VA + i * 4096) & 7, bad_at & 1 ? RW : KEEL_PROT_R);
 	}
 }
+
+KEEL_TEST("MMU-044", mmu_protect_abi_pages, "KEEL-MMU-31 KEEL-MMU-08", "neg", 0)
+{
+	static const u32 bad[] = { RW, RX, KEEL_PROT_ALL, KEEL_PROT_W, KEEL_PROT_X };
+	const struct keel_abi_pages *p;
+	u32 size;
+
+	p = kt_chunk(KEEL_CHUNK_ABI, &size);
+	REQUIRE(p);
+	/* An ABI page between two of RAM: the one before it is done, it and the one after it are not. */
+	OK(MAP(KT_VA, G0, 3 * 4096, RW));
+	OK(MAP(KT_VA + 4096, p->clock_gpa, 4096, KEEL_PROT_R));
+	for (u32 i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		rec[0] = protect(KT_VA + 4096, 4096, bad[i]);
+		NEG_VALUE(batch(1), KEEL_STATUS(KEEL_E_FAULT, FIELD(2)), 0);
+		rec[0] = protect(KT_VA, 3 * 4096, bad[i]);
+		ERR_VALUE(batch(1), KEEL_STATUS(KEEL_E_FAULT, FIELD(2)), 1ull << 32);
+		CHECK_EQ(kt_query(KT_VA), G0 | bad[i] | KEEL_PROT_R);
+		CHECK_EQ(kt_query(KT_VA + 4096), p->clock_gpa | KEEL_PROT_R);
+		CHECK_EQ(kt_query(KT_VA + 2 * 4096), (G0 + 2 * 4096) | RW);
+		CHECK(kt_probe_write(KT_VA + 4096, 0));
+		CHECK_EQ(kt_trap_frame.error, KEEL_PF_P | KEEL_PF_W);
+		CHECK(!kt_probe_read(KT_VA + 4096));
+	}
+	OK(PROTECT(KT_VA, 3 * 4096, KEEL_PROT_R)); /* which it has anyway */
+	CHECK(kt_probe_exec(KT_VA + 4096));
+	OK(UNMAP(KT_VA, 3 * 4096));
+}
