@@ -118,7 +118,8 @@ CHECK_STAGES += seal
 CHECK_PROGRAMS += $(O)/host/tests/seal
 .PHONY: check-seal
 check-seal: $(O)/host/tests/seal $(O)/host/tests/guest.elf $(O)/keel
-	$(Q)$(O)/host/tests/seal && host/tests/seal.sh $(O)/keel $(O)/host/tests/guest.elf $(O)/host/tests/sealed
+	$(Q)$(O)/host/tests/seal && SEAL=$(O)/host/tests/seal host/tests/seal.sh $(O)/keel \
+		$(O)/host/tests/guest.elf $(O)/host/tests/sealed
 	$(Q)if (: <>/dev/kvm) 2>/dev/null; then KEEL_TEST_BACKEND=kvm $(PYTHON) host/tests/run_test.py $(O)/keel \
 		$(O)/host/tests/guest.elf terminal_keys terminal_quit terminal_restored terminal_size terminal_suspend; fi
 

@@ -6,9 +6,12 @@
 # stdout. For dash and busybox: it also runs on the test host.
 #
 # usage: seal.sh KEEL GUEST DIR [BACKEND...]
+#
+# SEAL in the environment is the program seal, for what it can arrange.
 
 keel=$1 guest=$2 dir=$3
 case $keel in /*) ;; *) keel=$PWD/$keel ;; esac
+case ${SEAL-} in /* | "") ;; *) SEAL=$PWD/$SEAL ;; esac
 case $guest in /*) ;; *) guest=$PWD/$guest ;; esac
 shift 3
 [ $# -gt 0 ] || set -- ring3 kvm
@@ -181,6 +184,13 @@ restart() {
 	result $? "$backend: restart"
 }
 
+# Who gave up CAP_KILL and has no namespace of his own below cannot signal another user: the keeper does.
+wakes() {
+	(sleep 1 && printf hello) | "$SEAL" --no-user-namespace "$keel" run --backend ring3 --cmdline "echo 5" "$guest" >out 2>err &&
+		grep -q '^hello$' out && grep -q "refused: .*user namespace" err
+	result $? "ring3: input wakes a guest that is another user's process"
+}
+
 required() {
 	run "exit 7" --require-sandbox --verbose
 	code=$?
@@ -203,6 +213,7 @@ for backend; do
 	else
 		tests=$((tests + 8))
 	fi
+	[ "$backend" != ring3 ] || [ -z "${SEAL-}" ] || tests=$((tests + 1))
 done
 echo "KTAP version 1"
 echo "1..$tests"
@@ -217,6 +228,7 @@ for backend; do
 	crash
 	stats
 	restart
+	[ "$backend" != ring3 ] || [ -z "${SEAL-}" ] || wakes
 	required
 done
 cd / && rm -rf "$dir"

@@ -3,7 +3,8 @@
  * The seal from inside: children that seal themselves with a backend's own table
  * and then do what the host must not, on each kind of thread. KTAP on stdout.
  *
- * usage: seal [ring3|kvm]
+ * usage: seal
+ *	  seal --no-user-namespace PROGRAM [ARG...]: run it where nobody makes one
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -608,7 +609,18 @@ static bool applies(size_t i, unsigned int table, enum where where)
 	return forbidden[i].tables & table && (!forbidden[i].only_vcpu || where == VCPU);
 }
 
-int main(void)
+static int without_user_namespace(char **argv)
+{
+	const struct scmp_arg_cmp flag = SEAL_CMP(0, MASKED_EQ, CLONE_NEWUSER, CLONE_NEWUSER);
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ALLOW);
+
+	if (!ctx || seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(clone), 1, &flag) || seccomp_load(ctx))
+		return 2;
+	execv(argv[0], argv);
+	return 127;
+}
+
+int main(int argc, char **argv)
 {
 	static const struct {
 		const char *name;
@@ -620,6 +632,8 @@ int main(void)
 	};
 	unsigned int tests = 3; /* of layers */
 
+	if (argc > 2 && !strcmp(argv[1], "--no-user-namespace"))
+		return without_user_namespace(argv + 2);
 	parent = getpid();
 	signal(SIGPIPE, SIG_IGN);
 	for (unsigned int t = 0; t < 2; t++) {

@@ -94,7 +94,7 @@ static pid_t clone_with(uint64_t flags, int *pidfd)
 }
 
 /* Which of the namespaces this machine lets us make, found one by one. */
-static uint64_t granted_namespaces(void)
+static uint64_t granted_namespaces(uint64_t wanted)
 {
 	uint64_t granted = 0;
 
@@ -102,7 +102,7 @@ static uint64_t granted_namespaces(void)
 		int pidfd;
 		pid_t pid;
 
-		if (!layers[i].flag)
+		if (!(layers[i].flag & wanted))
 			continue;
 		pid = clone_with(granted | layers[i].flag, &pidfd);
 		if (!pid)
@@ -264,6 +264,8 @@ static bool empty_root(void)
 static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, uint64_t ns, bool nobody,
 			    const struct sock_fprog *outer, struct spawn_report *r)
 {
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	const struct __user_cap_data_struct none_of_them[_LINUX_CAPABILITY_U32S_3] = { 0 };
 	char *const none[] = { NULL };
 	uint64_t token;
 	sigset_t set;
@@ -278,11 +280,13 @@ static _Noreturn void child(int exe, const int *fds, unsigned int nfds, int go, 
 		prctl(PR_CAPBSET_DROP, cap, 0, 0, 0);
 	prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	setgroups(0, NULL); /* refused where setgroups is denied; those groups cannot be used for anything */
-	/* Behind the map this is nobody, or the user who started us. */
-	if (ns & CLONE_NEWUSER || nobody) {
-		if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY))
-			child_fail(r, "giving up privileges");
-	}
+	/* Behind the map this is nobody, or the user who started us. Without a map, a root that lacks the right stays root. */
+	if ((ns & CLONE_NEWUSER || nobody) &&
+	    (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY)) &&
+	    (ns & CLONE_NEWUSER || errno != EPERM))
+		child_fail(r, "giving up privileges");
+	if (syscall(SYS_capset, &head, none_of_them))
+		child_fail(r, "giving up capabilities");
 	if (geteuid())
 		r->layers |= 1u << LAYER_UNPRIVILEGED;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
@@ -325,14 +329,20 @@ static int k_program(void)
 	return fd;
 }
 
+static void kill_child(void)
+{
+	kill(k.pid, SIGKILL);
+	while (waitpid(k.pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(k.pidfd);
+	k.pid = 0;
+}
+
 /* In the keeper: at most one K, and nothing left of the one before. */
 static void end_k(void)
 {
 	if (k.pid > 0) {
-		kill(k.pid, SIGKILL);
-		while (waitpid(k.pid, NULL, 0) < 0 && errno == EINTR)
-			;
-		close(k.pidfd);
+		kill_child();
 		leave_cgroup(&k);
 	}
 	if (k.report)
@@ -340,19 +350,31 @@ static void end_k(void)
 	memset(&k, 0, sizeof(k));
 }
 
+static bool map_identity(bool nobody)
+{
+	const uid_t uid = nobody ? NOBODY : geteuid();
+	const gid_t gid = nobody ? NOBODY : getegid();
+	char map[64];
+
+	/* Only who may map other ids may map without giving up setgroups. */
+	if (!nobody && !write_file(k.pid, "setgroups", "deny"))
+		return false;
+	snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, gid);
+	if (!write_file(k.pid, "gid_map", map))
+		return false;
+	snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, uid);
+	return write_file(k.pid, "uid_map", map);
+}
+
 /* Closes exe. Returns 0 or a negative errno with *what naming the step that failed. */
 static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, const char **what)
 {
 	const bool nobody = can_be_nobody();
-	const uid_t uid = nobody ? NOBODY : geteuid();
-	const gid_t gid = nobody ? NOBODY : getegid();
 	const uint64_t token = 1;
 	struct sock_filter code[RING3_OUTER_MAX];
 	struct sock_fprog outer = { .filter = code };
+	uint64_t ns = 0, all = 0;
 	int go = -1, err;
-	uint64_t ns = 0;
-	char map[64];
-	bool ok = true;
 
 	*what = "making its program";
 	if (exe < 0)
@@ -375,25 +397,21 @@ static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, co
 	if (go < 0)
 		goto fail;
 	for (unsigned int i = 0; i < LAYER_COUNT; i++)
-		ns |= layers[i].flag;
-	*what = "clone";
-	k.pid = clone_with(ns, &k.pidfd);
-	if (k.pid < 0) {
-		ns = granted_namespaces();
+		all |= layers[i].flag;
+	/* With all of them; with those this machine grants; with those it grants who may not map an identity (no CAP_SETFCAP). */
+	for (int attempt = 0; k.pid <= 0; attempt++) {
+		*what = "clone";
+		ns = attempt ? granted_namespaces(all) : all;
 		k.pid = clone_with(ns, &k.pidfd);
-	}
-	if (k.pid < 0)
-		goto fail;
-	if (!k.pid)
-		child(exe, fds, nfds, go, ns, nobody, &outer, k.report);
-	if (ns & CLONE_NEWUSER) {
+		if (!k.pid)
+			child(exe, fds, nfds, go, ns, nobody, &outer, k.report);
+		if (k.pid < 0 && attempt)
+			goto fail;
 		*what = "mapping the identity";
-		/* Only who may map other ids may map without giving up setgroups. */
-		ok = nobody || write_file(k.pid, "setgroups", "deny");
-		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, gid);
-		ok = ok && write_file(k.pid, "gid_map", map);
-		snprintf(map, sizeof(map), "%u %u 1\n", NOBODY, uid);
-		ok = ok && write_file(k.pid, "uid_map", map);
+		if (k.pid > 0 && ns & CLONE_NEWUSER && !map_identity(nobody)) {
+			kill_child();
+			all &= ~(uint64_t)CLONE_NEWUSER;
+		}
 	}
 	for (unsigned int i = 0; i < LAYER_COUNT; i++)
 		if (ns & layers[i].flag)
@@ -402,8 +420,8 @@ static int spawn(int exe, const int *fds, unsigned int nfds, uint64_t memory, co
 		k.layers |= 1u << LAYER_OOM_SCORE;
 	if (enter_cgroup(&k, memory))
 		k.layers |= 1u << LAYER_MEMORY_CGROUP;
-	ok = ok && write(go, &token, sizeof(token)) == sizeof(token);
-	if (ok) {
+	*what = "letting it go";
+	if (write(go, &token, sizeof(token)) == sizeof(token)) {
 		close(go);
 		close(exe);
 		return 0;
