@@ -312,13 +312,13 @@ static int set_msrs(struct hvm *h)
 						       .nmsrs = KEEL_MSR_LAST - KEEL_MSR_GATE + 1,
 						       .base = KEEL_MSR_GATE,
 						       .bitmap = none } } };
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} mtrr = { { .nmsrs = 1 }, { .index = MSR_MTRR_DEFAULT, .data = MTRR_ENABLED_WRITE_BACK } };
+	_Alignas(struct kvm_msrs) char room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)] = { 0 };
+	struct kvm_msrs *mtrr = (struct kvm_msrs *)room;
 
+	mtrr->nmsrs = 1;
+	mtrr->entries[0] = (struct kvm_msr_entry){ .index = MSR_MTRR_DEFAULT, .data = MTRR_ENABLED_WRITE_BACK };
 	/* Without firmware nobody else enables them; Linux then does without PAT. Not every KVM has them. */
-	if (ioctl(h->k->vcpu_fd, KVM_SET_MSRS, &mtrr) != 1)
+	if (ioctl(h->k->vcpu_fd, KVM_SET_MSRS, mtrr) != 1)
 		host_verbose("kvm: memory types stay as they are");
 	if (ioctl(h->k->vm_fd, KVM_ENABLE_CAP, &cap) || ioctl(h->k->vm_fd, KVM_X86_SET_MSR_FILTER, &filter))
 		return -errno;
