@@ -454,7 +454,7 @@ static u64 check_bitmap(u64 va, u64 pages)
 		tracked[p] = !!mapped;
 		written[p] = false;
 	}
-	return !!missing | (u64) !!phantom << 1;
+	return (missing ? 1 : 0) + (phantom ? 2 : 0);
 }
 
 static void model_harvest(const struct op_call *c, u64 pages)
