@@ -114,6 +114,7 @@ $(O)/host/tests/seal: $(O)/host/tests/seal_test.o $(filter-out %/main.o,$(HOST_O
 	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^ $(HOST_BACKEND_LIBS) $(HOST_UNPACK_LIBS) -lpthread
 -include $(O)/host/tests/seal_test.d
 
+SEAL_TESTS := $(O)/host/tests/seal $(O)/host/tests/guest.elf
 CHECK_STAGES += seal
 CHECK_PROGRAMS += $(O)/host/tests/seal
 .PHONY: check-seal
