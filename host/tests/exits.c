@@ -1,0 +1,698 @@
+// SPDX-License-Identifier: MIT
+/*
+ * check-exits: how often a guest leaves for KVM, and for the host, in one run of an
+ * operation; held to a table.
+ *
+ *	exits KEEL GUEST HELLO TABLE		KTAP on standard output
+ *	exits KEEL GUEST HELLO TABLE hardware	a KVM without hardware is an error, and so are missing tracepoints
+ *
+ * Operations are repeated in a run, and what a run without any repetition counts is
+ * taken off. Counted by the kernel: KVM's binary statistics,
+ * which `keel run --stats` hands on, and beside them the tracepoints of KVM, in an
+ * instance of their own, where tracefs can be written: they say why, and the two must
+ * agree. External interrupts are the host's business and counted apart, but there may not
+ * be more of them than the host took; so are faults of first touch, bounded by the table.
+ *
+ * Where the paging of KVM is not known - it is none of AMD's and Intel's - only exits to
+ * the host itself are held.
+ */
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <keel/keel.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define TRACEFS "/sys/kernel/tracing"
+#define INSTANCE TRACEFS "/instances/keel-exits"
+#define ROWS 96
+#define REASONS 32
+#define BASE_RUNS 3
+#define IDLE_SECONDS 3
+#define SETTLE_MS 500
+#define THREADS 16
+#define SPARE_EXITS 4  /* of a whole run, by which sleeping twice differs */
+#define SPARE_FAULTS 8 /* first touches, of a whole run, that no operation is to blame for */
+
+enum paging { PAGING_UNKNOWN, PAGING_NESTED, PAGING_NPT0, PAGING_EPT0 };
+
+static const struct {
+	const char *path;
+	enum paging on, off;
+	const char *name[2];
+} vendors[] = {
+	{ "/sys/module/kvm_amd/parameters/npt", PAGING_NESTED, PAGING_NPT0, { "kvm-amd, npt=0", "kvm-amd, npt=1" } },
+	{ "/sys/module/kvm_intel/parameters/ept",
+	  PAGING_NESTED,
+	  PAGING_EPT0,
+	  { "kvm-intel, ept=0", "kvm-intel, ept=1" } },
+};
+
+/* What counts of a run. */
+enum { EXITS, IRQ, FAULTS, USERSPACE, SIGNALS, COUNTERS };
+
+static const char *const counters[COUNTERS] = { "kvm.exits", "kvm.irq_exits", "kvm.pf_taken", "kvm.userspace_exits",
+						"kvm.signal_exits" };
+
+struct reason {
+	char name[32];
+	unsigned int n;
+};
+
+struct counts {
+	int64_t n[COUNTERS];
+	bool traced;
+	struct reason reason[REASONS];
+	int64_t traced_exits, traced_userspace;
+	int64_t since_start; /* exits after the first one to the host: the guest's own, faults and interrupts apart */
+};
+
+struct row {
+	char op[32];
+	unsigned int reps;
+	double userspace;	   /* exactly */
+	double nested, npt0, ept0; /* at most; shadow paging's with faults */
+	double faults;		   /* with nested paging, at most */
+};
+
+static struct row rows[ROWS];
+static unsigned int row_count;
+static char *keel, *guest;
+static enum paging paging;
+static bool tracing;
+static unsigned int results;
+static bool red;
+
+static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	printf("Bail out! exits: ");
+	vprintf(fmt, ap);
+	printf("\n");
+	va_end(ap);
+	if (tracing)
+		rmdir(INSTANCE);
+	exit(1);
+}
+
+static void __attribute__((format(printf, 2, 3))) result(bool good, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	printf("%s %u ", good ? "ok" : "not ok", ++results);
+	vprintf(fmt, ap);
+	printf("\n");
+	fflush(stdout);
+	va_end(ap);
+	red |= !good;
+}
+
+/* The table */
+
+static void read_table(const char *path)
+{
+	char line[512];
+	FILE *f = fopen(path, "re");
+
+	if (!f)
+		die("%s: %s", path, strerror(errno));
+	while (fgets(line, sizeof(line), f)) {
+		struct row *r = &rows[row_count];
+		int at = 0;
+
+		if (line[0] == '#' || line[0] == '\n')
+			continue;
+		if (row_count == ROWS || sscanf(line, "%31[a-z_],%u,%lf,%lf,%lf,%lf,%lf,%n", r->op, &r->reps,
+						&r->userspace, &r->nested, &r->npt0, &r->ept0, &r->faults, &at) != 7)
+			die("%s: not a row: %s", path, line);
+		if (!at || strlen(line + at) < 10)
+			die("%s: no reason is given for %s", path, r->op);
+		row_count++;
+	}
+	fclose(f);
+}
+
+static const struct row *find_row(const char *op)
+{
+	for (unsigned int i = 0; i < row_count; i++)
+		if (!strcmp(rows[i].op, op))
+			return &rows[i];
+	return NULL;
+}
+
+/* Tracepoints */
+
+static bool put(const char *path, const char *text)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC | O_TRUNC);
+	bool done = fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+
+	if (fd >= 0)
+		close(fd);
+	return done;
+}
+
+static bool start_tracing(void)
+{
+	rmdir(INSTANCE);
+	if (mkdir(INSTANCE, 0700))
+		return false;
+	tracing = true;
+	return put(INSTANCE "/buffer_size_kb", "4096") && put(INSTANCE "/options/event-fork", "1") &&
+	       put(INSTANCE "/events/kvm/kvm_exit/enable", "1") &&
+	       put(INSTANCE "/events/kvm/kvm_userspace_exit/enable", "1");
+}
+
+static void stop_tracing(void)
+{
+	if (tracing && rmdir(INSTANCE))
+		die(INSTANCE ": %s", strerror(errno));
+	tracing = false;
+}
+
+static void count_reason(struct counts *c, const char *name)
+{
+	unsigned int i = 0;
+
+	while (i < REASONS - 1 && c->reason[i].n && strcmp(c->reason[i].name, name))
+		i++;
+	snprintf(c->reason[i].name, sizeof(c->reason[i].name), "%s", name);
+	c->reason[i].n++;
+}
+
+/* A page fault or an interrupt of the host's, by the names that the kernel has for either vendor. */
+static bool set_apart(const char *reason)
+{
+	static const char *const names[] = { "npf", "interrupt", "EPT_VIOLATION", "EXTERNAL_INTERRUPT" };
+
+	for (unsigned int i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (!strcmp(reason, names[i]))
+			return true;
+	return false;
+}
+
+/*
+ * Of the thread that came last: before it, the host may have tried another machine out.
+ * A line starts with the name of the thread, a dash and its number.
+ */
+static void read_trace(struct counts *c)
+{
+	char line[512], reason[32];
+	FILE *f = fopen(INSTANCE "/trace", "re");
+	int thread = 0;
+
+	if (!f)
+		die(INSTANCE "/trace: %s", strerror(errno));
+	while (fgets(line, sizeof(line), f)) {
+		const char *at = strstr(line, "kvm_"), *dash = strchr(line, '-');
+
+		if (strstr(line, "LOST"))
+			die("the trace lost events");
+		if (line[0] == '#' || !at || !dash)
+			continue;
+		if (atoi(dash + 1) != thread) {
+			thread = atoi(dash + 1);
+			memset(c->reason, 0, sizeof(c->reason));
+			c->traced_exits = c->traced_userspace = c->since_start = 0;
+		}
+		if (strstr(at, "kvm_userspace_exit: reason ")) {
+			c->traced_userspace += strstr(at, "KVM_EXIT_") != NULL;
+		} else if ((at = strstr(at, " reason ")) && sscanf(at, " reason %31s", reason) == 1) {
+			count_reason(c, reason);
+			c->traced_exits++;
+			c->since_start += c->traced_userspace && !set_apart(reason);
+		}
+	}
+	fclose(f);
+	c->traced = true;
+}
+
+/* Runs */
+
+/* Interrupts the host has taken, of all kinds and on all processors. */
+static int64_t interrupts(void)
+{
+	char line[512];
+	long long n = -1;
+	FILE *f = fopen("/proc/stat", "re");
+
+	while (f && n < 0 && fgets(line, sizeof(line), f))
+		if (sscanf(line, "intr %lld", &n) != 1)
+			n = -1;
+	if (!f || n < 0)
+		die("/proc/stat does not tell interrupts");
+	fclose(f);
+	return n;
+}
+
+/* A child that will be traced, its standard input an endless file. */
+static pid_t start(char *const argv[], int out, int err)
+{
+	pid_t pid = fork();
+	char text[16];
+	int in;
+
+	if (pid < 0)
+		die("fork: %s", strerror(errno));
+	if (pid)
+		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	snprintf(text, sizeof(text), "%d", (int)getpid());
+	if (tracing && !put(INSTANCE "/set_event_pid", text))
+		_exit(126);
+	in = open("/dev/zero", O_RDONLY);
+	if (in < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
+		_exit(126);
+	for (int fd = 3; fd < 64; fd++)
+		close(fd);
+	execv(argv[0], argv);
+	_exit(127);
+}
+
+static void run(char *image, const char *cmdline, struct counts *c)
+{
+	char *const argv[] = { keel, "run",	  "--backend",	   "kvm", "--stats", "--timeout",
+			       "60", "--cmdline", (char *)cmdline, image, NULL };
+	int said = memfd_create("said", MFD_CLOEXEC), status;
+	char line[256];
+	pid_t pid;
+	FILE *f;
+
+	memset(c, 0, sizeof(*c));
+	if (said < 0)
+		die("memfd_create: %s", strerror(errno));
+	if (tracing && !put(INSTANCE "/trace", "\n"))
+		die(INSTANCE "/trace cannot be emptied");
+	pid = start(argv, said, said);
+	if (waitpid(pid, &status, 0) != pid)
+		die("waitpid: %s", strerror(errno));
+	f = fdopen(said, "r");
+	rewind(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (status)
+			printf("# %s", line);
+		for (unsigned int i = 0; i < COUNTERS; i++) {
+			const size_t n = strlen(counters[i]);
+
+			if (!strncmp(line, counters[i], n) && line[n] == ' ')
+				c->n[i] += atoll(line + n);
+		}
+	}
+	fclose(f);
+	if (status)
+		die("'%s' ended with wait status %#x", cmdline, (unsigned int)status);
+	if (tracing)
+		read_trace(c);
+}
+
+/* Exits that are nobody's but the guest's: with nested paging, faults are first touches. */
+static int64_t net(const struct counts *c)
+{
+	return c->n[EXITS] - c->n[IRQ] - (paging == PAGING_NESTED ? c->n[FAULTS] : 0);
+}
+
+static void say(const char *what, const struct counts *c, const struct counts *base)
+{
+	printf("# %s: %lld exits, %lld to the host; apart from them %lld interrupts, %lld faults;", what,
+	       (long long)(net(c) - net(base)), (long long)(c->n[USERSPACE] - base->n[USERSPACE]),
+	       (long long)(c->n[IRQ] - base->n[IRQ]), (long long)(c->n[FAULTS] - base->n[FAULTS]));
+	for (unsigned int i = 0; i < REASONS && c->reason[i].n; i++) {
+		int64_t n = c->reason[i].n;
+
+		for (unsigned int k = 0; k < REASONS; k++)
+			if (!strcmp(base->reason[k].name, c->reason[i].name))
+				n -= base->reason[k].n;
+		if (n)
+			printf(" %s %lld", c->reason[i].name, (long long)n);
+	}
+	printf("\n");
+}
+
+static double limit(const struct row *r)
+{
+	switch (paging) {
+	case PAGING_NESTED:
+		return r->nested;
+	case PAGING_NPT0:
+		return r->npt0;
+	default:
+		return r->ept0;
+	}
+}
+
+/* One run has been counted: is everything in it accounted for? */
+static bool sound(const struct counts *c, int64_t interrupted)
+{
+	bool good = true;
+
+	if (paging != PAGING_UNKNOWN && c->n[IRQ] > interrupted) {
+		printf("# %lld exits for interrupts, and the host took only %lld\n", (long long)c->n[IRQ],
+		       (long long)interrupted);
+		good = false;
+	}
+	if (c->traced && (c->traced_exits != c->n[EXITS] || c->traced_userspace != c->n[USERSPACE])) {
+		printf("# counted by tracepoints: %lld exits, %lld to the host; by statistics: %lld, %lld\n",
+		       (long long)c->traced_exits, (long long)c->traced_userspace, (long long)c->n[EXITS],
+		       (long long)c->n[USERSPACE]);
+		good = false;
+	}
+	return good;
+}
+
+static bool run_soundly(char *image, const char *cmdline, struct counts *c)
+{
+	const int64_t before = interrupts();
+
+	run(image, cmdline, c);
+	return sound(c, interrupts() - before);
+}
+
+/* All that steady operations need is prepared in each of their runs, and takes as much each time. */
+static void find_base(const char *how, struct counts *base)
+{
+	bool good = true;
+	char cmdline[64];
+
+	snprintf(cmdline, sizeof(cmdline), "none:0%s", how);
+	for (int i = 0; i < BASE_RUNS; i++) {
+		struct counts c;
+
+		good &= run_soundly(guest, cmdline, &c);
+		if (i && net(&c) != net(base) && paging != PAGING_UNKNOWN)
+			good = false;
+		*base = c;
+		printf("# a run without repetitions: %lld exits, %lld of them to the host\n", (long long)net(&c),
+		       (long long)c.n[USERSPACE]);
+	}
+	result(good, "a run without repetitions takes as many exits each time");
+}
+
+static unsigned int repetitions(const struct row *r)
+{
+	return paging == PAGING_UNKNOWN && r->reps > 20 ? 20 : r->reps;
+}
+
+static void row_result(const struct row *r, bool good)
+{
+	if (paging == PAGING_UNKNOWN)
+		result(good, "%s: %g exits to the host", r->op, r->userspace);
+	else
+		result(good, "%s: at most %g exits, %g to the host", r->op, limit(r), r->userspace);
+}
+
+/* Nothing at all is counted for these, so they can share a run: nothing is the sum of nothings. */
+static bool shares_run(const struct row *r)
+{
+	return strcmp(r->op, "hello") && !r->userspace && !r->nested && !r->faults &&
+	       (paging == PAGING_UNKNOWN || !limit(r));
+}
+
+static bool test_shared(const char *how, const struct counts *base)
+{
+	char cmdline[2048];
+	struct counts c;
+	size_t at = 0;
+
+	for (unsigned int i = 0; i < row_count; i++)
+		if (shares_run(&rows[i])) {
+			at += (size_t)snprintf(cmdline + at, sizeof(cmdline) - at, "%s%s:%u", at ? " " : "", rows[i].op,
+					       repetitions(&rows[i]));
+			if (at >= sizeof(cmdline))
+				die("too many rows for one run");
+		}
+	if (!at)
+		return false;
+	snprintf(cmdline + at, sizeof(cmdline) - at, "%s", how);
+	if (!run_soundly(guest, cmdline, &c))
+		return false;
+	say("all that may not exit, together", &c, base);
+	return c.n[USERSPACE] == base->n[USERSPACE] && c.n[SIGNALS] == base->n[SIGNALS] &&
+	       (paging == PAGING_UNKNOWN || net(&c) == net(base)) &&
+	       (paging != PAGING_NESTED || c.n[FAULTS] - base->n[FAULTS] <= SPARE_FAULTS);
+}
+
+static void test_row(const struct row *r, const char *how, const struct counts *steady)
+{
+	const unsigned int reps = repetitions(r);
+	const struct counts *base = steady;
+	struct counts c, own;
+	char cmdline[64];
+	bool good = true;
+
+	/* What may exit may also wait, and is compared with itself. */
+	if (r->nested > 0) {
+		snprintf(cmdline, sizeof(cmdline), "%s:0%s", r->op, how);
+		good &= run_soundly(guest, cmdline, &own);
+		base = &own;
+	}
+	snprintf(cmdline, sizeof(cmdline), "%s:%u%s", r->op, reps, how);
+	good &= run_soundly(guest, cmdline, &c);
+	say(r->op, &c, base);
+	if ((double)(c.n[USERSPACE] - base->n[USERSPACE]) != r->userspace * reps || c.n[SIGNALS] != base->n[SIGNALS])
+		good = false;
+	if (paging != PAGING_UNKNOWN &&
+	    (double)(net(&c) - net(base)) > limit(r) * reps + (r->nested > 0 ? SPARE_EXITS : 0))
+		good = false;
+	if (paging == PAGING_NESTED && (double)(c.n[FAULTS] - base->n[FAULTS]) > r->faults * reps + SPARE_FAULTS)
+		good = false;
+	row_result(r, good);
+}
+
+static void test_rows(const char *how, const struct counts *base)
+{
+	/* When something was counted, each has a run of its own, to tell which it was. */
+	const bool shared = test_shared(how, base);
+
+	for (unsigned int i = 0; i < row_count; i++) {
+		if (!strcmp(rows[i].op, "hello"))
+			continue;
+		if (shared && shares_run(&rows[i]))
+			row_result(&rows[i], true);
+		else
+			test_row(&rows[i], how, base);
+	}
+}
+
+static void test_hello(char *hello, const struct row *r)
+{
+	static const struct counts nothing;
+	struct counts c;
+	bool good = run_soundly(hello, "", &c);
+
+	say("hello", &c, &nothing);
+	if ((double)c.n[USERSPACE] != r->userspace)
+		good = false;
+	if (paging != PAGING_UNKNOWN && (double)net(&c) > limit(r))
+		good = false;
+	if (paging == PAGING_NESTED && (double)c.n[FAULTS] > r->faults)
+		good = false;
+	/* Between telling that it is built and its end the guest leaves for remote calls only. */
+	if (paging == PAGING_NESTED && c.traced && c.since_start != c.traced_userspace - 1) {
+		printf("# %lld exits after start-up, and %lld remote calls\n", (long long)c.since_start,
+		       (long long)c.traced_userspace - 1);
+		good = false;
+	}
+	if (paging == PAGING_UNKNOWN)
+		result(good, "hello from start to end: %g exits to the host", r->userspace);
+	else
+		result(good, "hello from start to end: at most %g exits, %g of them to the host", limit(r),
+		       r->userspace);
+}
+
+/* A call that may not leave for the host, and is in no row, is held by nothing. */
+static void test_table(void)
+{
+	static const struct {
+		const char *name;
+		unsigned int flags;
+	} calls[] = {
+#define A(kind, name) 0
+#define Z 0
+#define KEEL_EXT(...)
+#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) { #name, flags },
+#include "hypercalls.def"
+#undef KEEL_CALL
+#undef KEEL_EXT
+#undef A
+#undef Z
+	};
+	bool good = true;
+
+	for (unsigned int i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (!(calls[i].flags & KEEL_CF_REMOTE) && !find_row(calls[i].name)) {
+			printf("# no row for %s\n", calls[i].name);
+			good = false;
+		}
+	result(good, "each local call has a row");
+}
+
+/* A partition that waits */
+
+static unsigned int ioctls, other_calls;
+
+static bool seize(pid_t pid)
+{
+	char path[64];
+	struct dirent *e;
+	bool all = true;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+	d = opendir(path);
+	if (!d)
+		die("%s: %s", path, strerror(errno));
+	while ((e = readdir(d))) {
+		const pid_t tid = atoi(e->d_name);
+
+		if (tid && (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD) || ptrace(PTRACE_INTERRUPT, tid, 0, 0)))
+			all = false;
+	}
+	closedir(d);
+	return all;
+}
+
+/* Let every stop go on, and count system calls, for some time. */
+static void follow(unsigned int ms, bool count)
+{
+	for (unsigned int waited = 0; waited < ms; waited++) {
+		struct __ptrace_syscall_info info;
+		int status;
+		pid_t tid;
+
+		while ((tid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
+			int sig;
+
+			if (!WIFSTOPPED(status))
+				die("the idle partition ended, wait status %#x", (unsigned int)status);
+			sig = WSTOPSIG(status);
+			if (sig == (SIGTRAP | 0x80)) {
+				sig = 0;
+				if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) <= 0)
+					die("PTRACE_GET_SYSCALL_INFO: %s", strerror(errno));
+				if (count && info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+					ioctls += info.entry.nr == SYS_ioctl;
+					other_calls += info.entry.nr != SYS_ioctl;
+				}
+			} else if (status >> 16) {
+				sig = 0;
+			}
+			if (ptrace(PTRACE_SYSCALL, tid, 0, sig))
+				die("ptrace: %s", strerror(errno));
+		}
+		usleep(1000);
+	}
+}
+
+static void test_idle(void)
+{
+	char *const argv[] = { keel, "run", "--backend", "kvm", "--cmdline", "idle", guest, NULL };
+	struct pollfd p = { .events = POLLIN };
+	char said[64];
+	int out[2], null = open("/dev/null", O_WRONLY | O_CLOEXEC);
+	pid_t pid;
+
+	if (pipe2(out, O_CLOEXEC) || null < 0)
+		die("pipe: %s", strerror(errno));
+	pid = start(argv, out[1], null);
+	close(out[1]);
+	p.fd = out[0];
+	if (poll(&p, 1, 20000) != 1 || read(out[0], said, sizeof(said)) < 4 || strncmp(said, "idle", 4))
+		die("the guest does not idle");
+	usleep(SETTLE_MS * 1000);
+	if (!seize(pid)) {
+		printf("# cannot be traced: %s\n", strerror(errno));
+		result(false, "an idle partition makes no ioctl");
+	} else {
+		/* Each thread goes back into what the interruption took it out of. */
+		follow(SETTLE_MS, false);
+		follow(IDLE_SECONDS * 1000, true);
+		printf("# in %d s: %u ioctls, %u other system calls\n", IDLE_SECONDS, ioctls, other_calls);
+		result(!ioctls, "an idle partition makes no ioctl");
+	}
+	kill(pid, SIGKILL);
+	while (waitpid(-1, NULL, __WALL) > 0)
+		;
+	close(out[0]);
+	close(null);
+}
+
+static const char *find_paging(void)
+{
+	for (unsigned int i = 0; i < sizeof(vendors) / sizeof(vendors[0]); i++) {
+		char c = 0;
+		int fd = open(vendors[i].path, O_RDONLY | O_CLOEXEC);
+
+		if (fd < 0)
+			continue;
+		if (read(fd, &c, 1) != 1)
+			die("%s: %s", vendors[i].path, strerror(errno));
+		close(fd);
+		paging = c == 'Y' || c == '1' ? vendors[i].on : vendors[i].off;
+		return vendors[i].name[paging == vendors[i].on];
+	}
+	return "neither AMD's nor Intel's: only exits to the host are held";
+}
+
+int main(int argc, char **argv)
+{
+	const bool hardware = argc == 6 && !strcmp(argv[5], "hardware");
+	const struct row *hello;
+	struct counts base;
+	const char *how;
+	int kvm;
+
+	if (argc != 5 && !hardware) {
+		fprintf(stderr, "usage: exits KEEL GUEST HELLO TABLE [hardware]\n");
+		return 126;
+	}
+	keel = argv[1];
+	guest = argv[2];
+	printf("KTAP version 1\n");
+	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	if (kvm < 0 && !hardware) {
+		printf("1..1\nok 1 exits # SKIP /dev/kvm does not open: %s\n", strerror(errno));
+		return 0;
+	}
+	close(kvm);
+	read_table(argv[4]);
+	hello = find_row("hello");
+	if (!hello)
+		die("%s has no row for hello", argv[4]);
+	printf("# %s\n", find_paging());
+	if (hardware && paging == PAGING_UNKNOWN)
+		die("there is no KVM with hardware here");
+	if (paging != PAGING_UNKNOWN && !start_tracing()) {
+		if (hardware)
+			die(INSTANCE ": %s", strerror(errno));
+		printf("# no tracepoints: " INSTANCE ": %s\n", strerror(errno));
+		stop_tracing();
+	}
+	how = paging == PAGING_UNKNOWN ? "" : " warm";
+
+	printf("1..%u\n", row_count + 3);
+	test_table();
+	find_base(how, &base);
+	test_hello(argv[3], hello);
+	test_rows(how, &base);
+	test_idle();
+	stop_tracing();
+	return red;
+}
