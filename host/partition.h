@@ -107,8 +107,8 @@ struct backend_ops {
 	const char *name;
 	/* Open what needs a name, before the host gives them up (seal.h); it serves every create(). 0 or -errno. */
 	int (*prepare)(void);
-	const struct seal_table *calls; /* what a host with this backend may ask of the kernel */
-	const struct keeper_ops *keeper; /* what is left to the keeper; one backend at most has that */
+	const struct seal_table *calls;	   /* what a host with this backend may ask of the kernel */
+	const struct keeper_ops *keeper;   /* what is left to the keeper; one backend at most has that */
 	const struct backend_probe *probe; /* NULL = it runs well wherever it can be created */
 	/**
 	 * create - build the execution context and seal it, without running it

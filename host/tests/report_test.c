@@ -383,7 +383,8 @@ static void test_core_errors(void **state)
 
 	(void)state;
 	setup(&f);
-	assert_int_equal(elfcore_write(elfcore_open("/nonexistent/core", true), "/nonexistent/core", &f.p, &f.crash, &e), -1);
+	assert_int_equal(
+		elfcore_write(elfcore_open("/nonexistent/core", true), "/nonexistent/core", &f.p, &f.crash, &e), -1);
 	assert_string_equal(e.text, "cannot write the core /nonexistent/core: No such file or directory");
 	assert_int_equal(elfcore_write(elfcore_open("/dev/null", true), "/dev/null", &f.p, &f.crash, &e), -1);
 	assert_non_null(strstr(e.text, "not a regular file"));
