@@ -16,6 +16,7 @@
 #include "../../console.h"
 #include "../../hvmboot.h"
 #include "../../log.h"
+#include "../../monitor/bugs.h"
 
 /* endbr64; out %al, $HVM_GATE_PORT; ret */
 static const uint8_t gate_code[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0xe6, HVM_GATE_PORT, 0xc3 };
@@ -25,6 +26,10 @@ static const uint8_t gate_code[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0xe6, HVM_GATE_PORT
 #endif
 
 #define INT3 0xcc /* the rest of the gate's page */
+
+#ifdef KEEL_BUGS
+unsigned int keel_bug;
+#endif
 
 static struct hvm *hvm_of(struct mvcpu *v)
 {
@@ -81,7 +86,7 @@ static void tell(struct hvm *h, bool before)
 {
 	struct mvcpu *v = vcpu0(h);
 
-	if (v->attn && !before && pending(h))
+	if ((v->attn && !before && pending(h)) || (KEEL_BUG(26) && pending(h)))
 		hvm_upcall(h);
 	v->attn = 0;
 	v->dump_pending = 0; /* there is no dump entry to deliver it to */
@@ -124,7 +129,8 @@ static bool page_valid(struct hvm *h, uint64_t value)
 {
 	uint64_t gpa = value & ~KEEL_MSR_ENABLE;
 
-	return !value || (value & KEEL_MSR_ENABLE && !(gpa % KEEL_PAGE_SIZE) && gpa < h->k->p->ram_size);
+	return !value ||
+	       (value & KEEL_MSR_ENABLE && (!(gpa % KEEL_PAGE_SIZE) || KEEL_BUG(25)) && gpa < h->k->p->ram_size);
 }
 
 static bool set_gate(struct hvm *h, uint64_t value)
@@ -151,11 +157,12 @@ static bool set_vcpu(struct hvm *h, uint64_t value)
 	if (value) {
 		page = (struct keel_vcpu *)(p->ram + (value & ~KEEL_MSR_ENABLE));
 		memset(page, 0, sizeof(*page));
-		memset(page->event_mask, 0xff, sizeof(page->event_mask));
+		if (!KEEL_BUG(28))
+			memset(page->event_mask, 0xff, sizeof(page->event_mask));
 	}
 	vcpu0(h)->page = page;
 	__atomic_store_n(&p->vcpu[0], keel_share(page), __ATOMIC_SEQ_CST);
-	mon_hold(monmem_mon(&h->mm), value ? 0 : KEEL_U64(1) << KEEL_EXT_EVENT);
+	mon_hold(monmem_mon(&h->mm), value || KEEL_BUG(27) ? 0 : KEEL_U64(1) << KEEL_EXT_EVENT);
 	h->vcpu = value;
 	/* The old page is the guest's from here on: whoever was sending to it has finished. */
 	console_settle(p->console);
@@ -330,6 +337,9 @@ int hvm_call_create(struct hvm *h)
 	struct mon *m;
 	int err;
 
+#ifdef KEEL_BUGS
+	keel_bug = getenv("KEEL_BUG") ? (unsigned int)atoi(getenv("KEEL_BUG")) : 0;
+#endif
 	h->deadline = KEEL_TIME_NEVER;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_condattr_init(&attr);

@@ -179,7 +179,7 @@ static void page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool 
 	const bool retry = mon_fault(v, addr, write, fetch, &error);
 
 	/* In the host's window there is no tree to ask. */
-	if (addr >= KEEL_VA_END && f->error & X86_PF_PRESENT)
+	if (addr >= KEEL_VA_END && f->error & X86_PF_PRESENT && !KEEL_BUG(24))
 		error |= KEEL_PF_P;
 	/* The listed instructions of gate.S touch the guest's stack, in the guest's name. */
 	if (monitor && (retry || !(f->rip == (uint64_t)gate_ret || f->rip == (uint64_t)gate_load_rip)))
@@ -247,6 +247,8 @@ static void flush(struct mvcpu *v, uint64_t va, uint64_t pages)
 {
 	struct pv_config *c = config();
 
+	if (KEEL_BUG(23))
+		return;
 	/* A single invlpg drops what is cached of tables, but not pages found through one that is another's now. */
 	if (pages <= INVLPG_MAX && c->tables_put == v->mon->tables_put) {
 		for (; pages; pages--, va += KEEL_PAGE_SIZE)
