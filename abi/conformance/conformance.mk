@@ -141,9 +141,9 @@ CHECK_SECONDS_diff-npt := 600
 CHECK_SECONDS_diff-npt-long := 2700
 CHECK_SECONDS_diff-shadow-long := 2700
 .PHONY: check-diff-npt check-diff-shadow check-diff-npt-long check-diff-shadow-long
-check-diff-npt check-diff-shadow: check-diff-%: all
+check-diff-npt check-diff-shadow: check-diff-%: all $(O)/testhost/kvmcheck
 	$(Q)kunit-tests/testhost/run.sh $(CONF)/diff/$*.job $(O) diff-$*
-check-diff-npt-long check-diff-shadow-long: check-diff-%-long: all
+check-diff-npt-long check-diff-shadow-long: check-diff-%-long: all $(O)/testhost/kvmcheck
 	$(Q)LONG=1 SEED=$$(date +%s) kunit-tests/testhost/run.sh $(CONF)/diff/$*.job $(O) diff-$*
 
 fuzz-diff: all ## Run ring3 and kvm (or DIFF_A, DIFF_B) against each other until they differ
