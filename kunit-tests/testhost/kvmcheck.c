@@ -5,16 +5,24 @@
  * Static and without a line of keel's: when this fails, the test host is broken;
  * when this passes and keel does not, keel is. A guest in 64-bit mode runs
  * through what the kvm backend is built on, and each step is a result in KTAP.
+ *
+ * kvmcheck hold - be a user of KVM and of perf until killed
+ *
+ * The first and the last user of either make the kernel patch its code, the
+ * scheduler's among it. QEMU 7.2 now and then goes on executing the breakpoint
+ * that another processor has long replaced, and the machine hangs.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
+#include <linux/perf_event.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define MEM_SIZE (16UL << 20)
@@ -154,7 +162,28 @@ static int setup(int kvm, int vcpu, uint32_t *vendor)
 	return !ioctl(vcpu, KVM_SET_SREGS, &sregs) && !ioctl(vcpu, KVM_SET_REGS, &regs);
 }
 
-int main(void)
+/* One processor with a local APIC that is off, one without, and one event of a task. */
+static int hold(void)
+{
+	struct perf_event_attr event = { .type = PERF_TYPE_SOFTWARE,
+					 .size = sizeof(event),
+					 .config = PERF_COUNT_SW_DUMMY,
+					 .exclude_kernel = 1,
+					 .exclude_hv = 1 };
+	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP, .args = { 24 } };
+	int kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+	int with = ioctl(kvm, KVM_CREATE_VM, 0), without = ioctl(kvm, KVM_CREATE_VM, 0);
+
+	if (ioctl(with, KVM_ENABLE_CAP, &split) || ioctl(with, KVM_CREATE_VCPU, 0) < 0 ||
+	    ioctl(without, KVM_CREATE_VCPU, 0) < 0 || syscall(SYS_perf_event_open, &event, 0, -1, -1, 0) < 0) {
+		broken("hold");
+		return 1;
+	}
+	for (;;)
+		pause();
+}
+
+int main(int argc, char **argv)
 {
 	struct kvm_userspace_memory_region region = { .memory_size = MEM_SIZE };
 	struct kvm_ioeventfd bell = { .addr = PORT_DOORBELL, .len = 1, .flags = KVM_IOEVENTFD_FLAG_PIO };
@@ -165,6 +194,8 @@ int main(void)
 	char *mem;
 
 	setbuf(stdout, NULL);
+	if (argc > 1 && !strcmp(argv[1], "hold"))
+		return hold();
 	printf("KTAP version 1\n1..11\n");
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (!result(kvm >= 0 && ioctl(kvm, KVM_GET_API_VERSION, 0) == 12, "/dev/kvm speaks version 12"))

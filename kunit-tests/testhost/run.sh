@@ -66,7 +66,7 @@ set -- $(arguments needs)
 vendor=$(arguments kvm | sed -n '1s/ .*//p')
 if [ -n "$vendor" ]; then
 	kvm=$("$host/kernel.sh" kvm "$out/cache" 2>&1) || die "$kvm"
-	set -- "$@" "$kvm/irqbypass.ko" "$kvm/kvm.ko" "$kvm/kvm-$vendor.ko"
+	set -- "$@" "$kvm/irqbypass.ko" "$kvm/kvm.ko" "$kvm/kvm-$vendor.ko" "$out/testhost/kvmcheck"
 fi
 trap 'rm -f "$dir/initrd"' EXIT
 trap 'exit 1' HUP INT TERM

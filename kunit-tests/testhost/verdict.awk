@@ -81,6 +81,8 @@ BEGIN {
 			kind[word[1]] = "program"
 			if (word[1] == "kvm") {
 				wanted = "backend kvm, hardware virtualization " (word[2] == "amd" ? "SVM" : "VT-x")
+				expect("kvmcheck")
+				kind["kvmcheck"] = "program"
 				wanted = wanted (word[3] ~ /=1$/ ? word[2] == "amd" ? ", NPT" : ", EPT" : ", shadow paging")
 			}
 		} else if (word[1] == "suite" || word[1] == "program") {
