@@ -125,16 +125,21 @@ static _Noreturn void serve(const char *core, bool explicit, const struct keeper
 	_exit(0);
 }
 
-/* Nothing of the host's but the socket; and what is typed at the host's terminal is not for us. */
+/*
+ * Nothing of the host's but the socket. What is typed at the host's terminal is not
+ * for us; neither is what ends all processes of a service, for the host tells us when.
+ */
 static void settle(int fd, const struct partition *p)
 {
+	static const int not_for_us[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGPIPE };
 	sigset_t none;
 	int null;
 
 	prctl(PR_SET_NAME, "keel-keeper");
 	setpgid(0, 0);
 	signal(SIGCHLD, SIG_DFL);
-	signal(SIGPIPE, SIG_IGN);
+	for (size_t i = 0; i < sizeof(not_for_us) / sizeof(not_for_us[0]); i++)
+		signal(not_for_us[i], SIG_IGN);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (fd != KEEPER_FD)
