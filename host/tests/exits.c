@@ -49,18 +49,14 @@
 #define SPARE_EXITS 4  /* of a whole run, by which sleeping twice differs */
 #define SPARE_FAULTS 8 /* first touches, of a whole run, that no operation is to blame for */
 
-enum paging { PAGING_UNKNOWN, PAGING_NESTED, PAGING_NPT0, PAGING_EPT0 };
+enum paging { PAGING_UNKNOWN, PAGING_NESTED, PAGING_SHADOW };
 
 static const struct {
 	const char *path;
-	enum paging on, off;
-	const char *name[2];
+	const char *name[2]; /* off, on */
 } vendors[] = {
-	{ "/sys/module/kvm_amd/parameters/npt", PAGING_NESTED, PAGING_NPT0, { "kvm-amd, npt=0", "kvm-amd, npt=1" } },
-	{ "/sys/module/kvm_intel/parameters/ept",
-	  PAGING_NESTED,
-	  PAGING_EPT0,
-	  { "kvm-intel, ept=0", "kvm-intel, ept=1" } },
+	{ "/sys/module/kvm_amd/parameters/npt", { "kvm-amd, npt=0", "kvm-amd, npt=1" } },
+	{ "/sys/module/kvm_intel/parameters/ept", { "kvm-intel, ept=0", "kvm-intel, ept=1" } },
 };
 
 /* What counts of a run. */
@@ -85,9 +81,10 @@ struct counts {
 struct row {
 	char op[32];
 	unsigned int reps;
-	double userspace;	   /* exactly */
-	double nested, npt0, ept0; /* at most; shadow paging's with faults */
-	double faults;		   /* with nested paging, at most */
+	double userspace; /* exactly */
+	double nested;	  /* at most */
+	double shadow;	  /* at most, faults counted */
+	double faults;	  /* with nested paging, at most */
 };
 
 static struct row rows[ROWS];
@@ -140,8 +137,8 @@ static void read_table(const char *path)
 
 		if (line[0] == '#' || line[0] == '\n')
 			continue;
-		if (row_count == ROWS || sscanf(line, "%31[a-z_],%u,%lf,%lf,%lf,%lf,%lf,%n", r->op, &r->reps,
-						&r->userspace, &r->nested, &r->npt0, &r->ept0, &r->faults, &at) != 7)
+		if (row_count == ROWS || sscanf(line, "%31[a-z_],%u,%lf,%lf,%lf,%lf,%n", r->op, &r->reps, &r->userspace,
+						&r->nested, &r->shadow, &r->faults, &at) != 6)
 			die("%s: not a row: %s", path, line);
 		if (!at || strlen(line + at) < 10)
 			die("%s: no reason is given for %s", path, r->op);
@@ -170,14 +167,18 @@ static bool put(const char *path, const char *text)
 	return done;
 }
 
+/* Of this process and what it starts. */
 static bool start_tracing(void)
 {
+	char self[16];
+
 	rmdir(INSTANCE);
 	if (mkdir(INSTANCE, 0700))
 		return false;
 	tracing = true;
+	snprintf(self, sizeof(self), "%d", (int)getpid());
 	return put(INSTANCE "/buffer_size_kb", "4096") && put(INSTANCE "/options/event-fork", "1") &&
-	       put(INSTANCE "/events/kvm/kvm_exit/enable", "1") &&
+	       put(INSTANCE "/set_event_pid", self) && put(INSTANCE "/events/kvm/kvm_exit/enable", "1") &&
 	       put(INSTANCE "/events/kvm/kvm_userspace_exit/enable", "1");
 }
 
@@ -267,7 +268,6 @@ static int64_t interrupts(void)
 static pid_t start(char *const argv[], int out, int err)
 {
 	pid_t pid = fork();
-	char text[16];
 	int in;
 
 	if (pid < 0)
@@ -275,9 +275,6 @@ static pid_t start(char *const argv[], int out, int err)
 	if (pid)
 		return pid;
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	snprintf(text, sizeof(text), "%d", (int)getpid());
-	if (tracing && !put(INSTANCE "/set_event_pid", text))
-		_exit(126);
 	in = open("/dev/zero", O_RDONLY);
 	if (in < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
 		_exit(126);
@@ -348,14 +345,7 @@ static void say(const char *what, const struct counts *c, const struct counts *b
 
 static double limit(const struct row *r)
 {
-	switch (paging) {
-	case PAGING_NESTED:
-		return r->nested;
-	case PAGING_NPT0:
-		return r->npt0;
-	default:
-		return r->ept0;
-	}
+	return paging == PAGING_NESTED ? r->nested : r->shadow;
 }
 
 /* One run has been counted: is everything in it accounted for? */
@@ -645,8 +635,8 @@ static const char *find_paging(void)
 		if (read(fd, &c, 1) != 1)
 			die("%s: %s", vendors[i].path, strerror(errno));
 		close(fd);
-		paging = c == 'Y' || c == '1' ? vendors[i].on : vendors[i].off;
-		return vendors[i].name[paging == vendors[i].on];
+		paging = c == 'Y' || c == '1' ? PAGING_NESTED : PAGING_SHADOW;
+		return vendors[i].name[paging == PAGING_NESTED];
 	}
 	return "neither AMD's nor Intel's: only exits to the host are held";
 }
