@@ -183,7 +183,7 @@ static enum kvm_next on_internal_error(struct kvm *k)
 	uint32_t why = k->run->internal.suberror;
 
 	return kvm_crash(k, "KVM could not go on: %s (%u)",
-			 why == KVM_INTERNAL_ERROR_EMULATION	? "an instruction it cannot emulate"
+			 why == KVM_INTERNAL_ERROR_EMULATION	 ? "an instruction it cannot emulate"
 			 : why == KVM_INTERNAL_ERROR_DELIVERY_EV ? "an event it could not deliver"
 								 : "internal error",
 			 why);
@@ -219,9 +219,10 @@ static void *vcpu_thread(void *arg)
 			k->exits++;
 			next = handle_exit(k);
 		} else if (errno != EINTR && errno != EAGAIN) {
-			next = kvm_crash(k, errno == EFAULT || errno == ENOMEM
-						    ? "the host has no memory left for a page of the guest (%s)"
-						    : "running the guest: %s",
+			next = kvm_crash(k,
+					 errno == EFAULT || errno == ENOMEM
+						 ? "the host has no memory left for a page of the guest (%s)"
+						 : "running the guest: %s",
 					 strerror(errno));
 		}
 	}
