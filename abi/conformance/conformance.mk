@@ -134,16 +134,19 @@ CHECK_SECONDS_diff-long := 3600
 check-diff-long: all
 	$(Q)sh $(CONF)/diff/diff.sh long $(O)
 
-# The same on the test host, where the backends must agree; the long run with other seeds, and under shadow paging.
+# The same on the test host, where the backends must agree; the long run with other seeds, and on other hardware.
+DIFF_JOBS := npt shadow ept
 CHECK_STAGES += diff-npt
-CHECK_LONG_STAGES += diff-npt-long diff-shadow-long
+CHECK_LONG_STAGES += $(DIFF_JOBS:%=diff-%-long)
 CHECK_SECONDS_diff-npt := 600
 CHECK_SECONDS_diff-npt-long := 2700
 CHECK_SECONDS_diff-shadow-long := 2700
-.PHONY: check-diff-npt check-diff-shadow check-diff-npt-long check-diff-shadow-long
-check-diff-npt check-diff-shadow: check-diff-%: all $(O)/testhost/kvmcheck
+CHECK_SECONDS_diff-ept-long := 2700
+diff_checks := $(DIFF_JOBS:%=check-diff-%)
+.PHONY: $(diff_checks) $(diff_checks:%=%-long)
+$(diff_checks): check-diff-%: all $(O)/testhost/kvmcheck
 	$(Q)kunit-tests/testhost/run.sh $(CONF)/diff/$*.job $(O) diff-$*
-check-diff-npt-long check-diff-shadow-long: check-diff-%-long: all $(O)/testhost/kvmcheck
+$(diff_checks:%=%-long): check-diff-%-long: all $(O)/testhost/kvmcheck
 	$(Q)LONG=1 SEED=$$(date +%s) kunit-tests/testhost/run.sh $(CONF)/diff/$*.job $(O) diff-$*
 
 fuzz-diff: all ## Run ring3 and kvm (or DIFF_A, DIFF_B) against each other until they differ
