@@ -105,6 +105,16 @@ CHECK_SECONDS_conform-kvm := 900
 check-conform-kvm: all
 	$(Q)sh $(CONF)/stages.sh smoke $(O)
 
+# On the test host, where KVM is a real one: HVM partitions, guests at CPL 0, and faults that only the kvm backend can have.
+CHECK_STAGES += conform-npt
+CHECK_LONG_STAGES += conform-npt-long
+CHECK_SECONDS_conform-npt := 1000
+CHECK_SECONDS_conform-npt-long := 2500
+check-conform-npt check-conform-npt-long: all $(O)/testhost/kvmcheck
+	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants KEEL_BUGS=1 $(O)/mutants/keel >&2
+	$(Q)$(if $(filter %-long,$@),LONG=1 SCALE=10) kunit-tests/testhost/run.sh $(CONF)/npt.job $(O) $(@:check-%=%)
+.PHONY: check-conform-npt check-conform-npt-long
+
 # The mutant host is built apart from the one that is shipped.
 CHECK_SECONDS_mutants := 900
 check-mutants: all

@@ -156,12 +156,13 @@ smoke()
 mutants()
 {
 	keel=$out/mutants/keel
-	ids=$(awk -F, '!/^#/ && $1 != "n" && $4 != "*" { print $4 }' "$here/mutants.csv" | sort -u | paste -sd, -)
+	# Those of the kvm backend are mutants.sh's, on the test host.
+	grep -v '^#\|^n,\|,host/backend/kvm/' "$here/mutants.csv" >"$tmp/list"
+	ids=$(awk -F, '$4 != "*" { print $4 }' "$tmp/list" | sort -u | paste -sd, -)
 	echo "KTAP version 1"
-	echo "1..$(($(grep -cv '^#' "$here/mutants.csv")))"
+	echo "1..$(($(wc -l <"$tmp/list") + 1))"
 	KEEL_BUG=0 KEEL=$keel $run --rounds-scale 20 --filter "$ids" >"$tmp/said" 2>&1
 	result $? "every named test passes without a fault"
-	grep -v '^#\|^n,' "$here/mutants.csv" >"$tmp/list"
 	while IFS=, read -r bug what where id; do
 		if [ "$id" = '*' ]; then
 			# A host that answers everything alike: nearly nothing may hold.

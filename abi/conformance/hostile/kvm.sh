@@ -26,12 +26,8 @@ fi
 # Processes the run under this mark left behind.
 left()
 {
-	for environ in /proc/[0-9]*/environ; do
-		# shellcheck disable=SC2002 # what is gone by now is cat's to complain of
-		if cat "$environ" 2>/dev/null | tr '\0' '\n' | grep -qxF "KEEL_HOSTILE=$1"; then
-			pid=${environ#/proc/}
-			echo "process ${pid%/environ} is left: $(tr '\0' ' ' <"/proc/${pid%/environ}/cmdline")"
-		fi
+	grep -lF "KEEL_HOSTILE=$1" /proc/[0-9]*/environ 2>/dev/null | while IFS=/ read -r _ _ pid _; do
+		echo "process $pid is left: $(tr '\0' ' ' <"/proc/$pid/cmdline")"
 	done
 }
 
@@ -40,8 +36,8 @@ attack()
 {
 	want=$1 id=$2
 	shift 2
-	mark=$$.$id.$n.$*
-	KEEL_HOSTILE=$mark timeout -k 5 $((seconds * 4 + 60)) "$keel" run --backend kvm --core none --timeout "$seconds" \
+	mark="$$ $id $*;"
+	timeout -k 5 $((seconds * 4 + 60)) env "KEEL_HOSTILE=$mark" "$keel" run --backend kvm --core none --timeout "$seconds" \
 		--cmdline "test=$id $*" "$image" >"$tmp/out" 2>"$tmp/err" </dev/null
 	code=$?
 	what="$id $*: ended with $code"

@@ -1067,3 +1067,31 @@ KEEL_TEST("HVM-056", hvm_triple_fault, "KEEL-HVM-25", "neg profile=HVM exit=125 
 	__asm__ volatile("lidt %0\n\tud2" : : "m"(none));
 	KT_FAIL("a triple fault was survived");
 }
+
+KEEL_TEST("HVM-057", hvm_upcall_beside_traffic, "KEEL-HVM-21", "profile=HVM timeout=60", 0)
+{
+	u32 port, bit;
+	u64 other;
+
+	/*
+	 * The guest makes `pending` non-zero and zero again all the time, as a guest that masks and unmasks by itself
+	 * does, and always looks until it is 0. A timer event that comes between is seen, or makes it non-zero and is
+	 * told: one that is neither leaves this asleep for ever.
+	 */
+	upcalls_on(KEEL_UPCALL_LAPIC | VECTOR);
+	port = kt_bind(KEEL_SOURCE_TIMER, 0);
+	bit = KEEL_PORT_BIT(port);
+	other = BIT(KEEL_PORT_BIT(two_ports[1]) / 64);
+	OK(HC(KEEL_CALL_EVENT_UNMASK, port));
+	kt_irq_hook = scan_in_interrupt;
+	for (u64 i = 1; i <= 20000 / kt_scale + 200; i++) {
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + i * 37 % 20000 * kt_slow()));
+		for (u64 k = 0; k < 200 && kt_seen[bit] < i; k++) {
+			__atomic_fetch_or(&kt_vcpu->pending, other, __ATOMIC_SEQ_CST);
+			kt_scan();
+		}
+		while (kt_seen[bit] < i)
+			kt_hw_wait();
+		CHECK_EQ(kt_seen[bit], i);
+	}
+}
