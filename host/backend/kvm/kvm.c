@@ -42,23 +42,6 @@
 #define CPUID7_EDX_AMX (1u << 22 | 1u << 24 | 1u << 25)
 #define XFEATURES_AMX (3u << 17) /* asks the kernel for permission first */
 
-static const struct {
-	int cap;
-	const char *name;
-} needed[] = {
-	{ KVM_CAP_USER_MEMORY, "user memory" },
-	{ KVM_CAP_READONLY_MEM, "read-only memory" },
-	{ KVM_CAP_IRQCHIP, "in-kernel interrupt controller" },
-	{ KVM_CAP_SPLIT_IRQCHIP, "split interrupt controller" },
-	{ KVM_CAP_IRQFD, "irqfd" },
-	{ KVM_CAP_IRQ_ROUTING, "interrupt routing" },
-	{ KVM_CAP_IOEVENTFD, "ioeventfd" },
-	{ KVM_CAP_IMMEDIATE_EXIT, "immediate exit" },
-	{ KVM_CAP_SYNC_REGS, "register synchronisation" },
-	{ KVM_CAP_TSC_DEADLINE_TIMER, "TSC deadline timer" },
-	{ KVM_CAP_EXT_CPUID, "CPUID" },
-};
-
 static long futex(uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
 {
 	return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
@@ -272,9 +255,9 @@ static int make_vm(struct kvm *k)
 		errno = EPROTO;
 		return failed("the version of /dev/kvm");
 	}
-	for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
-		if (ioctl(k->kvm_fd, KVM_CHECK_EXTENSION, needed[i].cap) <= 0) {
-			host_say("kvm: /dev/kvm lacks %s", needed[i].name);
+	for (unsigned int i = 0; i < kvm_probe_cap_count; i++)
+		if (kvm_probe_caps[i].needed && ioctl(k->kvm_fd, KVM_CHECK_EXTENSION, kvm_probe_caps[i].cap) <= 0) {
+			host_say("kvm: /dev/kvm lacks KVM_CAP_%s", kvm_probe_caps[i].name);
 			return -ENODEV;
 		}
 	do

@@ -67,7 +67,7 @@ struct kvm {
 	const struct kvm_flavour *flavour;
 	void *own; /* the flavour's */
 	int kvm_fd, vm_fd, vcpu_fd;
-	int stats_fd[2]; /* binary statistics of VM and vCPU; -1 = this kernel has none */
+	int stats_fd[2];	  /* binary statistics of VM and vCPU; -1 = this kernel has none */
 	struct kvm_cpuid2 *cpuid; /* what the guest sees */
 	uint64_t xfeatures;	  /* its XCR0; 0 = it has no XSAVE */
 	struct kvm_run *run;
