@@ -13,7 +13,7 @@ hostile_guest()
 	want=$1 id=$2
 	shift 2
 	# shellcheck disable=SC2086 # several words
-	timeout -k 5 60 "$KEEL" run --core none $hostile_flags --cmdline "test=$id $*" \
+	timeout -k 5 60 "$KEEL" run --backend ring3 --core none $hostile_flags --cmdline "test=$id $*" \
 		"$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null
 	code=$?
 	case " $want " in
@@ -157,7 +157,7 @@ host_memory()
 {
 	limit=$1
 	shift
-	"$KEEL" run --core none --cmdline "test=$*" "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	"$KEEL" run --backend ring3 --core none --cmdline "test=$*" "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
 	pid=$!
 	peak=0
 	while kill -0 "$pid" 2>/dev/null; do
@@ -193,7 +193,7 @@ alive()
 outside()
 {
 	failed=0
-	"$KEEL" run --core none --cmdline test=HOSTILE-019 "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	"$KEEL" run --backend ring3 --core none --cmdline test=HOSTILE-019 "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
 	pid=$!
 	tries=0
 	while ! grep -q asleep "$tmp/out"; do
@@ -269,7 +269,7 @@ outside()
 # The host killed: K goes with it.
 host_killed()
 {
-	"$KEEL" run --core none --cmdline test=HOSTILE-019 "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	"$KEEL" run --backend ring3 --core none --cmdline test=HOSTILE-019 "$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
 	pid=$!
 	sleep 0.5
 	left=$(below "$pid")
