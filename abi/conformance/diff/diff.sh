@@ -1,11 +1,10 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# diff.sh check|long|kvm|fuzz O - the differential run as stages of "make check"; KTAP on standard output
+# diff.sh check|long|fuzz O - the differential run as stages of "make check"; KTAP on standard output
 #
 #	check	keel-diff itself, ring3 against ring3 and against planted faults, ring3 against kvm where /dev/kvm opens
 #	long	more rounds of other seeds
-#	kvm	ring3 against kvm alone, on a machine where that must work
 #	fuzz	until a difference is found; DIFF_A and DIFF_B in the environment name other hosts, DIFF_AVOID is --avoid
 set -u
 
@@ -206,13 +205,12 @@ cannot()
 against_kvm()
 {
 	name="ring3 and kvm agree"
-	if [ "$stage" != kvm ] && ! { [ -c /dev/kvm ] && (: <>/dev/kvm) 2>/dev/null; }; then
+	if ! { [ -c /dev/kvm ] && (: <>/dev/kvm) 2>/dev/null; }; then
 		n=$((n + 1))
 		echo "ok $n - $name # SKIP /dev/kvm cannot be opened"
 		return
 	fi
-	avoid=0
-	[ "$stage" = kvm ] || avoid=$(cannot)
+	avoid=$(cannot)
 	: >"$tmp/said"
 	compare --a "$ring3" --b "$kvm" --avoid "$avoid" --timeout 120 "$@" >"$tmp/ktap"
 	status=$?
@@ -238,10 +236,6 @@ long)
 	seed=$(date +%s)
 	gate "a host agrees with itself, 20 rounds from seed $seed" compare --a "$ring3" --b "$ring3" --seed "$seed" --rounds 20
 	against_kvm --seed "$seed" --rounds 10
-	;;
-kvm)
-	echo "1..1"
-	against_kvm --ops "$ops"
 	;;
 fuzz)
 	# What an interpreting KVM lacks is no difference of hosts; DIFF_AVOID says what another lacks.
