@@ -146,7 +146,9 @@ static void print_registers(FILE *f, const struct keel_frame *r)
 
 	fprintf(f, "keel:   rip %016" PRIx64 "  rflags %08" PRIx64 "  IF %u", (uint64_t)r->rip, (uint64_t)r->rflags,
 		r->rflags & KEEL_RFLAGS_IF ? 1 : 0);
-	if (r->vector || r->error || r->addr)
+	if (!r->vector && !r->error && r->addr) /* no trap of its own: the last one's */
+		fprintf(f, "  cr2 %016" PRIx64, (uint64_t)r->addr);
+	else if (r->vector || r->error)
 		fprintf(f, "  vector %u (%s)  error %#" PRIx64 "  addr %016" PRIx64, r->vector, trap_name(r->vector),
 			(uint64_t)r->error, (uint64_t)r->addr);
 	for (size_t i = 0; i < sizeof(regs) / sizeof(regs[0]); i++)

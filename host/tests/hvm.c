@@ -23,6 +23,7 @@
 
 static const char *keel, *guest, *linux_kernel, *linux_initrd;
 static unsigned int number;
+static bool deaf; /* read nothing of stdout before keel has ended */
 
 /* What is done when keel or the guest has said something new. */
 struct step {
@@ -79,6 +80,8 @@ static void run(const char *const *args, const struct step *steps, size_t count,
 	r.out[0] = r.err[0] = '\0';
 	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC) || pipe2(err, O_CLOEXEC))
 		abort();
+	if (deaf)
+		fcntl(out[1], F_SETPIPE_SZ, 4096);
 	pid = fork();
 	if (!pid) {
 		dup2(in[0], 0);
@@ -91,7 +94,8 @@ static void run(const char *const *args, const struct step *steps, size_t count,
 	close(out[1]);
 	close(err[1]);
 	while (open_out || open_err) {
-		struct pollfd p[2] = { { open_out ? out[0] : -1, POLLIN, 0 }, { open_err ? err[0] : -1, POLLIN, 0 } };
+		struct pollfd p[2] = { { open_out && !(deaf && open_err) ? out[0] : -1, POLLIN, 0 },
+				       { open_err ? err[0] : -1, POLLIN, 0 } };
 
 		if (at < count && (!steps[at].await || strstr(r.out + said, steps[at].await) ||
 				   strstr(r.err + reported, steps[at].await))) {
@@ -220,6 +224,17 @@ static void test_echo(void)
 	result("serial input, none of it lost", r.status == 0 && !strcmp(r.out, text));
 }
 
+/* Nobody reads what the guest sends for ever: it waits, and keel ends in time all the same. */
+static void test_flood(void)
+{
+	const char *const args[] = { "--hvm", guest, "--mem", "16M", "--timeout", "15", "--cmdline", "f", NULL };
+
+	deaf = true;
+	run(args, NULL, 0, 60);
+	deaf = false;
+	result("serial output that nobody reads", r.status == 124 && has("stdout takes no more") && has("okok"));
+}
+
 /* A guest that resets lives again, in the same process. */
 static void test_restart(const char *name, const char *cmdline)
 {
@@ -310,12 +325,12 @@ int main(int argc, char **argv)
 	if (!initrd || fprintf(initrd, "an initrd") < 0 || fputc('\0', initrd) < 0 || fflush(initrd) ||
 	    dup2(fileno(initrd), 9) < 0)
 		return 2;
-	printf("KTAP version 1\n1..%zu\n", 1 + (linux_kernel ? 1 : n + 4));
+	printf("KTAP version 1\n1..%zu\n", 1 + (linux_kernel ? 1 : n + 5));
 	test_refused();
 	kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (kvm < 0 && !linux_kernel) {
 		printf("# /dev/kvm: %s\n", strerror(errno));
-		while (number < 1 + n + 4)
+		while (number < 1 + n + 5)
 			printf("ok %u hvm: a kernel in a virtual machine # SKIP no /dev/kvm to use here\n", ++number);
 		return 0;
 	}
@@ -326,6 +341,7 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < n; i++)
 		run_case(i);
 	test_echo();
+	test_flood();
 	test_anything();
 	test_restart("reset by ACPI's register", "r");
 	test_restart("reset by the keyboard controller", "k");

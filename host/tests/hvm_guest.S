@@ -45,6 +45,7 @@ commands:
 #define COMMAND(letter, function) .long letter, function
 	COMMAND('p', say)
 	COMMAND('e', echo)
+	COMMAND('f', flood)
 	COMMAND('c', leaves)
 	COMMAND('g', gate)
 	COMMAND('x', gate)
@@ -87,6 +88,14 @@ halt:
 	cli
 	hlt
 	jmp	halt
+
+/* Without asking whether there is room: there always is. */
+flood:
+	mov	$flood_text, %esi
+	mov	$4 * 128, %ecx
+	mov	$COM1, %edx
+	rep outsb
+	jmp	flood
 
 /* Send back what comes in until there is a 'q'. */
 echo:
@@ -456,6 +465,8 @@ ok_text:
 	.asciz "ok"
 newline:
 	.asciz "\n"
+flood_text:
+	.fill 128, 4, 0x6b6f6b6f /* okok */
 gate_text:
 	.ascii "gate ok\n"
 	.balign 8

@@ -19,6 +19,8 @@
 #define KVM_SIGNATURE_LEAF 0x40000000u
 #define KEEL_LEAF (KVM_SIGNATURE_LEAF + KEEL_CPUID_STEP)
 
+#define MSI_NMI 0x400 /* delivery mode */
+
 #define MSR_MTRR_DEFAULT 0x2ff
 #define MTRR_ENABLED_WRITE_BACK 0x806
 
@@ -370,10 +372,12 @@ static void hvm_kick(struct kvm *k)
 	hvm_upcall(k->own);
 }
 
-/* What a kernel knows as the button that asks for its state. */
+/* What a kernel knows as the button that asks for its state. Not by KVM_NMI, which waits for the vCPU to come out. */
 static void hvm_dump(struct kvm *k)
 {
-	ioctl(k->vcpu_fd, KVM_NMI);
+	struct kvm_msi msi = { .address_lo = HVM_LAPIC, .data = MSI_NMI };
+
+	ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
 /* Reports see physical memory: whose page tables are valid only the guest knows. */

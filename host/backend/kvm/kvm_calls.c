@@ -38,7 +38,6 @@ static const uint32_t process_ioctls[] = {
 	KVM_X86_SET_MSR_FILTER,
 	KVM_IRQ_LINE,
 	KVM_SIGNAL_MSI,
-	KVM_NMI,
 	KVM_GET_STATS_FD,
 };
 
