@@ -5,15 +5,22 @@
  *
  *	bench BUILD_DIR		writes BUILD_DIR/bench.json and prints a table
  *	bench BUILD_DIR TEXT	only operations with TEXT in their name, and no file
+ *	bench BUILD_DIR kvm N	KTAP: the figures of the kvm backend, whatever KVM this is, in N rounds; only
+ *				that they can be taken is a test
  *
  * The guest process and the raw program are confined to one processor, the host's
  * threads and this program to another; a second pair shares a single processor.
  * A third guest sleeps all the while, and what wakes it or its host is counted.
+ *
+ * Guest and raw program run on ring3 and natively; where "keel probe" finds a KVM at hardware
+ * speed, the same guest runs on kvm beside them, with a raw virtual machine to stand beside.
  */
 #define _GNU_SOURCE
+#include <cjson/cJSON.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -45,6 +52,9 @@ struct result {
 	double baseline_value;
 	enum bar bar;
 	double limit;
+	/* The same on kvm; negative = not measured. */
+	double kvm, kvm_baseline_value;
+	char kvm_baseline[80]; /* empty: stands alone */
 };
 
 static struct result results[64];
@@ -53,6 +63,8 @@ static double tsc_ghz;
 
 /* From the build directory. */
 static char keel[] = "./keel", guest[] = "bench/guest.elf", raw[] = "bench/raw", hello[] = "samples/hello.elf";
+static char rawkvm[] = "bench/rawkvm";
+static char kvm_says[160]; /* what kind of KVM there is, or why there is no figure of it */
 #define INITRD "bench/peer.cpio"
 
 static uint64_t now(void)
@@ -71,7 +83,7 @@ static void add(const char *name, const char *unit, double value, const char *ba
 	if (count > sizeof(results) / sizeof(results[0]))
 		die("more results than room");
 	*r = (struct result){
-		.unit = unit, .value = value, .baseline_value = baseline_value, .bar = bar, .limit = limit
+		.unit = unit, .value = value, .baseline_value = baseline_value, .bar = bar, .limit = limit, .kvm = -1
 	};
 	snprintf(r->name, sizeof(r->name), "%s", name);
 	snprintf(r->baseline, sizeof(r->baseline), "%s", baseline ? baseline : "");
@@ -116,6 +128,9 @@ struct row {
 	enum place place;
 	enum bar bar;
 	double limit;
+	struct {
+		const char *op, *name;
+	} kvm_base[2]; /* of the raw virtual machine; the better one counts */
 };
 
 static const struct row rows[] = {
@@ -134,7 +149,8 @@ static const struct row rows[] = {
 	  .divide = 1e3,
 	  .reps = 3,
 	  .bar = RATIO,
-	  .limit = 1.10 },
+	  .limit = 1.10,
+	  .kvm_base = { { "map", "the same page-table writes and touches" } } },
 	{ .name = "MMU batch, 512 scattered pages",
 	  .op = "scatter",
 	  .rounds = 2 * ROUNDS,
@@ -143,7 +159,8 @@ static const struct row rows[] = {
 	  .divide = 1e3,
 	  .reps = 3,
 	  .bar = RATIO,
-	  .limit = 1.15 },
+	  .limit = 1.15,
+	  .kvm_base = { { "scatter", "the same page-table writes" } } },
 	{ .name = "unmap of 64 scattered runs",
 	  .op = "unmap_few",
 	  .base = { { "unmap_few", "one munmap over them" } },
@@ -151,7 +168,9 @@ static const struct row rows[] = {
 	  .divide = 1e3,
 	  .reps = 5,
 	  .bar = RATIO,
-	  .limit = 1.2 },
+	  .limit = 1.2,
+	  .kvm_base = { { "unmap_few", "page-table writes and invlpg" },
+			{ "reload_few", "page-table writes and a CR3 load" } } },
 	{ .name = "unmap of 512 scattered runs",
 	  .op = "unmap_many",
 	  .base = { { "unmap_many", "one munmap over them" } },
@@ -159,7 +178,9 @@ static const struct row rows[] = {
 	  .divide = 1e3,
 	  .reps = 3,
 	  .bar = RATIO,
-	  .limit = 1.2 },
+	  .limit = 1.2,
+	  .kvm_base = { { "unmap_many", "page-table writes and invlpg" },
+			{ "reload_many", "page-table writes and a CR3 load" } } },
 	{ .name = "event mask and unmask",
 	  .op = "mask",
 	  .base = { { "mask", "two locked instructions" } },
@@ -191,7 +212,8 @@ static const struct row rows[] = {
 	  .divide = PER_PING,
 	  .reps = 10,
 	  .bar = RATIO,
-	  .limit = 1.3 },
+	  .limit = 1.3,
+	  .kvm_base = { { "exit", "raw KVM exit to user space" } } },
 	{ .name = "remote call, one processor",
 	  .op = "ping",
 	  .base = { { "yield", "sched_yield hand-off" }, { "futex", "futex hand-off" } },
@@ -247,11 +269,24 @@ static const struct row rows[] = {
 	  .rounds = 2 * ROUNDS,
 	  .bar = RATIO,
 	  .limit = 1.02 },
+	{ .name = "doorbell",
+	  .op = "doorbell",
+	  .base = { { "eventfd", "write to an eventfd nobody waits for" } },
+	  .unit = "ns",
+	  .divide = PER_PING,
+	  .reps = 10,
+	  .kvm_base = { { "doorbell", "raw ioeventfd" } } },
 };
+
+#define ROWS (sizeof(rows) / sizeof(rows[0]))
+
+static unsigned int round_limit = UINT_MAX;
 
 static unsigned int rounds(const struct row *row)
 {
-	return row->rounds ? row->rounds : ROUNDS;
+	const unsigned int n = row->rounds ? row->rounds : ROUNDS;
+
+	return n < round_limit ? n : round_limit;
 }
 
 struct side {
@@ -295,6 +330,26 @@ static void measure(const struct row *row, struct side *s)
 	add(row->name, row->unit, pick(row, own), row->base[better].name, b[better], row->bar, row->limit);
 }
 
+/* The guest on kvm and the raw virtual machine, into the result that was added last. */
+static void measure_kvm(const struct row *row, struct side *s)
+{
+	double own[2 * ROUNDS], base[2][2 * ROUNDS], b[2] = { 1e300, 1e300 };
+	struct result *r = &results[count - 1];
+	unsigned int better;
+
+	for (unsigned int i = 0; i < rounds(row); i++) {
+		for (unsigned int k = 0; k < 2 && row->kvm_base[k].op; k++)
+			base[k][i] = ask(&s->raw, row, row->kvm_base[k].op);
+		own[i] = ask(&s->keel, row, row->op);
+	}
+	for (unsigned int k = 0; k < 2 && row->kvm_base[k].op; k++)
+		b[k] = pick(row, base[k]);
+	better = b[1] < b[0];
+	r->kvm = pick(row, own);
+	r->kvm_baseline_value = b[better];
+	snprintf(r->kvm_baseline, sizeof(r->kvm_baseline), "%s", row->kvm_base[0].op ? row->kvm_base[better].name : "");
+}
+
 /* Whole processes */
 
 /* Wall time in ms until it ended with status 0; negative when it did not. */
@@ -319,6 +374,28 @@ static double run(char *const argv[], char *said, size_t room)
 	said[n > 0 ? n : 0] = '\0';
 	close(fd);
 	return status ? -1 : (double)t / 1e6;
+}
+
+/* Does a guest on KVM run at hardware speed here? kvm_says tells what there is. */
+static bool kvm_at_speed(void)
+{
+	char *const probe[] = { keel, "probe", "--json", NULL };
+	char said[8192];
+	const cJSON *kvm;
+	cJSON *all;
+	bool good;
+
+	if (run(probe, said, sizeof(said)) < 0)
+		die("keel probe does not run: %s", said);
+	all = cJSON_Parse(said);
+	kvm = cJSON_GetObjectItem(all, "kvm");
+	if (!cJSON_IsString(cJSON_GetObjectItem(kvm, "verdict")) || !cJSON_IsString(cJSON_GetObjectItem(kvm, "text")))
+		die("keel probe says something else: %s", said);
+	good = !strcmp(cJSON_GetObjectItem(kvm, "verdict")->valuestring, "hardware");
+	snprintf(kvm_says, sizeof(kvm_says), "%s%s%s", good ? "" : "not measured: no VT-x/SVM here (kvm ",
+		 cJSON_GetObjectItem(kvm, "text")->valuestring, good ? "" : ")");
+	cJSON_Delete(all);
+	return good;
 }
 
 /* One file of a cpio archive in the "newc" format. */
@@ -369,7 +446,7 @@ static double find(const char *name)
 
 static void boots(void)
 {
-	char *const boot[] = { keel, "run", hello, NULL };
+	char *const boot[] = { keel, "run", "--backend", "ring3", hello, NULL };
 	char *const nothing[] = { raw, "nothing", NULL };
 	char *const uml[] = { PEER_KERNEL,	"mem=64M",	  "con=null", "con0=fd:0,fd:1", "quiet", "panic=-1",
 			      "initrd=" INITRD, "uml_dir=bench/", NULL };
@@ -471,6 +548,24 @@ static uint64_t resident(pid_t pid)
 	return sum;
 }
 
+/* Counts are the same on a KVM of any speed. Into the last two results. */
+static void measure_idle_kvm(void)
+{
+	char *const boot[] = { keel, "run", "--backend", "kvm", "--mem", "128M", guest, NULL };
+	unsigned int others;
+	struct link idle;
+
+	if (count < 2 || results[count - 2].kvm >= 0) {
+		add("memory beyond guest RAM, guest asleep", "MiB", -1, NULL, 0, NO_BAR, 0);
+		add("ioctls, guest asleep", "/s", -1, NULL, 0, NO_BAR, 0);
+	}
+	link_start(&idle, "the sleeping guest on kvm", boot, NULL);
+	usleep(500000);
+	results[count - 2].kvm = (double)(resident(idle.pid) + resident(only_child(idle.pid))) / (1 << 20);
+	results[count - 1].kvm = (double)count_calls(idle.pid, IDLE_SECONDS, &others) / IDLE_SECONDS;
+	link_stop(&idle);
+}
+
 /* Report */
 
 static void write_json(const char *path, double seconds)
@@ -484,11 +579,18 @@ static void write_json(const char *path, double seconds)
 	uname(&u);
 	fprintf(f, "{\n  \"kernel\": \"%s\",\n  \"processors\": %ld,\n  \"rounds\": %d,\n  \"seconds\": %.0f,\n",
 		u.release, sysconf(_SC_NPROCESSORS_ONLN), ROUNDS, seconds);
-	fprintf(f, "  \"results\": [\n");
+	fprintf(f, "  \"kvm\": \"%s\",\n  \"results\": [\n", kvm_says);
 	for (unsigned int i = 0; i < count; i++) {
 		const struct result *r = &results[i];
 
 		fprintf(f, "    {\"name\": \"%s\", \"value\": %.6g, \"unit\": \"%s\"", r->name, r->value, r->unit);
+		if (r->kvm < 0)
+			fprintf(f, ", \"kvm\": null");
+		else if (r->kvm_baseline[0])
+			fprintf(f, ", \"kvm\": {\"value\": %.6g, \"baseline\": \"%s\", \"baseline_value\": %.6g}",
+				r->kvm, r->kvm_baseline, r->kvm_baseline_value);
+		else
+			fprintf(f, ", \"kvm\": {\"value\": %.6g}", r->kvm);
 		if (r->baseline[0])
 			fprintf(f, ", \"baseline\": \"%s\", \"baseline_value\": %.6g, \"ratio\": %.4g", r->baseline,
 				r->baseline_value, r->value / r->baseline_value);
@@ -534,11 +636,16 @@ static void print_table(void)
 		case NO_BAR:
 			break;
 		}
-		printf("  %-8s%s\n", bar, !r->bar ? "" : met(r) ? " met" : " MISSED");
+		printf("  %-8s%-7s", bar, !r->bar ? "" : met(r) ? " met" : " MISSED");
+		if (r->kvm >= 0)
+			printf("  kvm %.4g %s", r->kvm, r->unit);
+		if (r->kvm >= 0 && r->kvm_baseline[0])
+			printf(", %.3f of %s", r->kvm / r->kvm_baseline_value, r->kvm_baseline);
+		printf("\n");
 		bars += r->bar != NO_BAR;
 		missed += !met(r);
 	}
-	printf("%u of %u bars met\n", bars - missed, bars);
+	printf("%u of %u bars met\nkvm: %s\n", bars - missed, bars, kvm_says);
 }
 
 static double tsc_rate(void)
@@ -590,30 +697,89 @@ static void start_raw(struct link *l, int cpu, int peer, pid_t v)
 	link_start(l, "the raw program", argv, NULL);
 }
 
+static void start_kvm(struct side *s, int cpu)
+{
+	char *const boot[] = { keel, "run", "--backend", "kvm", "--mem", "128M", guest, NULL };
+	char a[16];
+	char *const machine[] = { rawkvm, a, NULL };
+
+	snprintf(a, sizeof(a), "%d", cpu);
+	link_start(&s->keel, "the guest on kvm", boot, NULL);
+	pin_process(s->keel.pid, cpu);
+	link_start(&s->raw, "the raw virtual machine", machine, NULL);
+}
+
+static void stop_kvm(struct side *s)
+{
+	link_stop(&s->keel);
+	link_stop(&s->raw);
+}
+
+static bool on_kvm(const struct row *row)
+{
+	return row->place == APART;
+}
+
+/* KTAP: can all figures of the kvm backend be taken? What they are is only shown. */
+static int try_kvm(const char *how_often)
+{
+	unsigned int n = 0;
+	struct side kvm;
+
+	round_limit = (unsigned int)atoi(how_often);
+	for (size_t i = 0; i < ROWS; i++)
+		n += on_kvm(&rows[i]);
+	printf("KTAP version 1\n1..%u\n", n + 1);
+	start_kvm(&kvm, 0);
+	for (size_t i = 0; i < ROWS; i++) {
+		const struct result *r = &results[count];
+
+		if (!on_kvm(&rows[i]))
+			continue;
+		add(rows[i].name, rows[i].unit, -1, NULL, 0, NO_BAR, 0);
+		measure_kvm(&rows[i], &kvm);
+		if (r->kvm_baseline[0])
+			printf("# %.4g %s, %.4g of: %s\n", r->kvm, r->unit, r->kvm / r->kvm_baseline_value,
+			       r->kvm_baseline);
+		printf("%sok %u %s\n", r->kvm > 0 && r->kvm_baseline_value > 0 ? "" : "not ", count, r->name);
+		fflush(stdout);
+	}
+	stop_kvm(&kvm);
+	measure_idle_kvm();
+	printf("# %.4g MiB, %.4g ioctls/s\n", results[count - 2].kvm, results[count - 1].kvm);
+	printf("%sok %u a guest asleep\n", results[count - 2].kvm > 0 && !results[count - 1].kvm ? "" : "not ", n + 1);
+	return 0;
+}
+
 int main(int argc, char **argv)
 {
-	char *const boot[] = { keel, "run", "--mem", "128M", guest, NULL };
-	struct side apart, together;
+	char *const boot[] = { keel, "run", "--backend", "ring3", "--mem", "128M", guest, NULL };
+	struct side apart, together, kvm;
 	uint64_t begin = now(), since, woken;
+	unsigned int ioctls, others;
 	struct link idle;
 	cpu_set_t two, one;
+	bool speed;
 	pid_t k;
 	int cpu[2];
 
-	if (argc < 2 || argc > 3 || chdir(argv[1])) {
-		fprintf(stderr, "usage: bench BUILD_DIR [TEXT]\n");
+	if (argc < 2 || argc > 4 || chdir(argv[1]) || (argc == 4 && strcmp(argv[2], "kvm"))) {
+		fprintf(stderr, "usage: bench BUILD_DIR [TEXT | kvm ROUNDS]\n");
 		return 126;
 	}
+	tsc_ghz = tsc_rate();
+	if (argc == 4)
+		return try_kvm(argv[3]);
 	processors(cpu);
 	if (cpu[1] < 0)
 		die("the bench needs two processors: one to measure on, one for everything else");
-	tsc_ghz = tsc_rate();
 	CPU_ZERO(&two);
 	CPU_ZERO(&one);
 	CPU_SET(cpu[0], &two);
 	CPU_SET(cpu[1], &two);
 	CPU_SET(cpu[1], &one);
 
+	speed = kvm_at_speed();
 	link_start(&idle, "the sleeping guest", boot, &two);
 	link_start(&apart.keel, "the guest", boot, &two);
 	link_start(&together.keel, "the guest on one processor", boot, &one);
@@ -622,17 +788,24 @@ int main(int argc, char **argv)
 	pin_process(guest_process(apart.keel.pid), cpu[1]);
 	start_raw(&apart.raw, cpu[1], cpu[0], apart.keel.pid);
 	start_raw(&together.raw, cpu[1], cpu[1], together.keel.pid);
+	if (speed)
+		start_kvm(&kvm, cpu[1]);
 	k = guest_process(idle.pid);
 	woken = switches(idle.pid, k);
 	since = now();
 
-	for (unsigned int i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		if (argc == 2 || strstr(rows[i].name, argv[2]))
+	for (size_t i = 0; i < ROWS; i++)
+		if (argc == 2 || strstr(rows[i].name, argv[2])) {
 			measure(&rows[i], rows[i].place == APART ? &apart : &together);
+			if (speed && on_kvm(&rows[i]))
+				measure_kvm(&rows[i], &kvm);
+		}
 	link_stop(&apart.keel);
 	link_stop(&apart.raw);
 	link_stop(&together.keel);
 	link_stop(&together.raw);
+	if (speed)
+		stop_kvm(&kvm);
 
 	if (argc == 3) {
 		link_stop(&idle);
@@ -640,13 +813,17 @@ int main(int argc, char **argv)
 		return 0;
 	}
 	boots();
-	add("memory beyond guest RAM, guest asleep", "MiB",
-	    (double)(resident(idle.pid) + resident(only_child(idle.pid)) + resident(k)) / (1 << 20), NULL, 0, VALUE, 6);
 	while (now() - since < IDLE_SECONDS * UINT64_C(1000000000))
 		usleep(100000);
 	add("wake-ups, guest asleep", "/s", (double)(switches(idle.pid, k) - woken) * 1e9 / (double)(now() - since),
 	    NULL, 0, VALUE, 1);
+	add("memory beyond guest RAM, guest asleep", "MiB",
+	    (double)(resident(idle.pid) + resident(only_child(idle.pid)) + resident(k)) / (1 << 20), NULL, 0, VALUE, 6);
+	ioctls = count_calls(idle.pid, IDLE_SECONDS, &others);
+	add("ioctls, guest asleep", "/s", (double)ioctls / IDLE_SECONDS, NULL, 0, VALUE, 0);
 	link_stop(&idle);
+	if (!access("/dev/kvm", R_OK | W_OK))
+		measure_idle_kvm();
 
 	write_json("bench.json", (double)(now() - begin) / 1e9);
 	print_table();

@@ -17,14 +17,21 @@ $(BENCH_GUEST): host/bench/guest.c $(BENCH)/work.o $(GUEST_DEPS)
 $(BENCH)/raw: host/bench/raw.c $(BENCH)/work.o
 	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -static -MMD -MP -MF $@.d -o $@ $< $(BENCH)/work.o
 
+$(BENCH)/rawkvm: host/bench/rawkvm.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -static -MMD -MP -MF $@.d -o $@ $<
+
 $(BENCH)/link.o: host/bench/link.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -c -o $@ $<
 
+BENCH_LIBS_bench := -lcjson
 $(BENCH)/bench $(BENCH)/count: $(BENCH)/%: host/bench/%.c $(BENCH)/link.o
-	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $< $(BENCH)/link.o
+	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $< $(BENCH)/link.o $(BENCH_LIBS_$*)
 
-BENCH_PROGRAMS := $(BENCH_GUEST) $(BENCH)/raw $(BENCH)/bench $(BENCH)/count
+BENCH_PROGRAMS := $(BENCH_GUEST) $(BENCH)/raw $(BENCH)/rawkvm $(BENCH)/bench $(BENCH)/count
+# What the test host has to have.
+BENCH_KVM := $(BENCH_GUEST) $(BENCH)/rawkvm $(BENCH)/bench
 CHECK_PROGRAMS += $(BENCH_PROGRAMS)
 CHECK_STAGES += counts
 

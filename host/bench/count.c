@@ -211,7 +211,7 @@ static bool judge(const struct test *t, const struct counts *c)
 
 int main(int argc, char **argv)
 {
-	char *const boot[] = { argv[1], "run", "--mem", "128M", argv[2], NULL };
+	char *const boot[] = { argv[1], "run", "--backend", "ring3", "--mem", "128M", argv[2], NULL };
 	static struct counts c;
 	struct link l;
 	int bad = 0;

@@ -310,6 +310,13 @@ static void put(const char *s, size_t n)
 	}
 }
 
+static uint64_t run_doorbell(void)
+{
+	for (int i = 0; i < PER_PING; i++)
+		must(keel_console_kick().status, "console_kick");
+	return 0;
+}
+
 /* The host draining the ring has its flag down. */
 static uint64_t run_ring(void)
 {
@@ -383,6 +390,7 @@ static const struct op ops[] = {
 	{ "timer_idle", NULL, run_timer_idle, NULL },
 	{ "timer_busy", NULL, run_timer_busy, NULL },
 	{ "timer_set", NULL, run_timer_set, finish_timer_set },
+	{ "doorbell", NULL, run_doorbell, NULL },
 	{ "ring", NULL, run_ring, finish_ring },
 	{ "flood", prepare_flood, run_flood, finish_flood },
 	{ "cpu", NULL, run_cpu, NULL },

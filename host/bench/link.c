@@ -8,14 +8,18 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #define ANSWER_MS 20000
+#define SETTLE_MS 500
 
 void die(const char *fmt, ...)
 {
@@ -190,4 +194,68 @@ void pin_process(pid_t pid, int cpu)
 	CPU_ZERO(&set);
 	CPU_SET(cpu, &set);
 	for_each_thread(pid, pin_thread, &set);
+}
+
+static void seize_thread(pid_t pid, pid_t tid, void *arg)
+{
+	(void)pid, (void)arg;
+	if (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD) || ptrace(PTRACE_INTERRUPT, tid, 0, 0))
+		die("thread %d cannot be traced: %s", (int)tid, strerror(errno));
+}
+
+static void release_thread(pid_t pid, pid_t tid, void *arg)
+{
+	int status;
+
+	(void)pid, (void)arg;
+	ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	if (waitpid(tid, &status, __WALL) != tid || ptrace(PTRACE_DETACH, tid, 0, 0))
+		die("thread %d cannot be released: %s", (int)tid, strerror(errno));
+}
+
+struct calls {
+	bool count;
+	unsigned int ioctls, others;
+};
+
+/* Let a thread that has stopped go on. */
+static void follow_thread(pid_t pid, pid_t tid, void *arg)
+{
+	struct calls *c = arg;
+	int status;
+
+	(void)pid;
+	while (waitpid(tid, &status, WNOHANG | __WALL) == tid) {
+		struct __ptrace_syscall_info info;
+		int sig = WSTOPSIG(status);
+
+		if (!WIFSTOPPED(status))
+			die("thread %d ended, wait status %#x", (int)tid, (unsigned int)status);
+		if (sig == (SIGTRAP | 0x80)) {
+			if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) <= 0)
+				die("PTRACE_GET_SYSCALL_INFO: %s", strerror(errno));
+			if (c->count && info.op == PTRACE_SYSCALL_INFO_ENTRY)
+				*(info.entry.nr == SYS_ioctl ? &c->ioctls : &c->others) += 1;
+			sig = 0;
+		} else if (status >> 16) {
+			sig = 0; /* a stop of ptrace's own */
+		}
+		if (ptrace(PTRACE_SYSCALL, tid, 0, sig))
+			die("ptrace: %s", strerror(errno));
+	}
+}
+
+unsigned int count_calls(pid_t pid, unsigned int seconds, unsigned int *others)
+{
+	struct calls c = { .count = false };
+
+	for_each_thread(pid, seize_thread, NULL);
+	for (unsigned int ms = 0; ms < SETTLE_MS + seconds * 1000; ms++) {
+		c.count = ms >= SETTLE_MS;
+		for_each_thread(pid, follow_thread, &c);
+		usleep(1000);
+	}
+	for_each_thread(pid, release_thread, NULL);
+	*others = c.others;
+	return c.ioctls;
 }

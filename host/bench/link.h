@@ -49,4 +49,13 @@ void pin_process(pid_t pid, int cpu);
 /* Calls fn with each thread of a process. */
 void for_each_thread(pid_t pid, void (*fn)(pid_t pid, pid_t tid, void *arg), void *arg);
 
+/**
+ * count_calls - watch all threads of a process that sleeps, by ptrace
+ * @seconds: for how long, after each has gone back into what it was interrupted in
+ * @others: set to the system calls that were no ioctls
+ *
+ * Returns the ioctls.
+ */
+unsigned int count_calls(pid_t pid, unsigned int seconds, unsigned int *others);
+
 #endif

@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/reboot.h>
@@ -368,6 +369,19 @@ static uint64_t run_memory(void)
 	return 0;
 }
 
+/* Nobody waits for it. */
+static uint64_t run_eventfd(void)
+{
+	static int fd = -1;
+
+	if (fd < 0)
+		fd = eventfd(0, EFD_CLOEXEC);
+	for (int i = 0; i < PER_PING; i++)
+		if (eventfd_write(fd, 1))
+			fail("eventfd");
+	return 0;
+}
+
 static const struct op ops[] = {
 	{ "nop", NULL, run_nop, NULL },
 	{ "map", NULL, run_map, unmap_area },
@@ -383,6 +397,7 @@ static const struct op ops[] = {
 	{ "spin", prepare_spin, run_spin, finish_hand },
 	{ "yield", prepare_yield, run_yield, finish_hand },
 	{ "futex", prepare_futex, run_futex, finish_hand },
+	{ "eventfd", NULL, run_eventfd, NULL },
 	{ "cpu", NULL, run_cpu, NULL },
 	{ "memory", NULL, run_memory, NULL },
 	{ NULL, NULL, NULL, NULL },

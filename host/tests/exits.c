@@ -17,11 +17,9 @@
  * the host itself are held.
  */
 #define _GNU_SOURCE
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <keel/keel.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -31,12 +29,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "../bench/link.h"
 
 #define TRACEFS "/sys/kernel/tracing"
 #define INSTANCE TRACEFS "/instances/keel-exits"
@@ -45,7 +42,6 @@
 #define BASE_RUNS 3
 #define IDLE_SECONDS 3
 #define SETTLE_MS 500
-#define THREADS 16
 #define SPARE_EXITS 4  /* of a whole run, by which sleeping twice differs */
 #define SPARE_FAULTS 8 /* first touches, of a whole run, that no operation is to blame for */
 
@@ -94,20 +90,6 @@ static enum paging paging;
 static bool tracing;
 static unsigned int results;
 static bool red;
-
-static void __attribute__((noreturn, format(printf, 1, 2))) die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	printf("Bail out! exits: ");
-	vprintf(fmt, ap);
-	printf("\n");
-	va_end(ap);
-	if (tracing)
-		rmdir(INSTANCE);
-	exit(1);
-}
 
 static void __attribute__((format(printf, 2, 3))) result(bool good, const char *fmt, ...)
 {
@@ -167,6 +149,12 @@ static bool put(const char *path, const char *text)
 	return done;
 }
 
+static void remove_instance(void)
+{
+	if (tracing)
+		rmdir(INSTANCE);
+}
+
 /* Of this process and what it starts. */
 static bool start_tracing(void)
 {
@@ -176,6 +164,7 @@ static bool start_tracing(void)
 	if (mkdir(INSTANCE, 0700))
 		return false;
 	tracing = true;
+	atexit(remove_instance);
 	snprintf(self, sizeof(self), "%d", (int)getpid());
 	return put(INSTANCE "/buffer_size_kb", "4096") && put(INSTANCE "/options/event-fork", "1") &&
 	       put(INSTANCE "/set_event_pid", self) && put(INSTANCE "/events/kvm/kvm_exit/enable", "1") &&
@@ -534,94 +523,19 @@ static void test_table(void)
 	result(good, "each local call has a row");
 }
 
-/* A partition that waits */
-
-static unsigned int ioctls, other_calls;
-
-static bool seize(pid_t pid)
-{
-	char path[64];
-	struct dirent *e;
-	bool all = true;
-	DIR *d;
-
-	snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
-	d = opendir(path);
-	if (!d)
-		die("%s: %s", path, strerror(errno));
-	while ((e = readdir(d))) {
-		const pid_t tid = atoi(e->d_name);
-
-		if (tid && (ptrace(PTRACE_SEIZE, tid, 0, PTRACE_O_TRACESYSGOOD) || ptrace(PTRACE_INTERRUPT, tid, 0, 0)))
-			all = false;
-	}
-	closedir(d);
-	return all;
-}
-
-/* Let every stop go on, and count system calls, for some time. */
-static void follow(unsigned int ms, bool count)
-{
-	for (unsigned int waited = 0; waited < ms; waited++) {
-		struct __ptrace_syscall_info info;
-		int status;
-		pid_t tid;
-
-		while ((tid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
-			int sig;
-
-			if (!WIFSTOPPED(status))
-				die("the idle partition ended, wait status %#x", (unsigned int)status);
-			sig = WSTOPSIG(status);
-			if (sig == (SIGTRAP | 0x80)) {
-				sig = 0;
-				if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) <= 0)
-					die("PTRACE_GET_SYSCALL_INFO: %s", strerror(errno));
-				if (count && info.op == PTRACE_SYSCALL_INFO_ENTRY) {
-					ioctls += info.entry.nr == SYS_ioctl;
-					other_calls += info.entry.nr != SYS_ioctl;
-				}
-			} else if (status >> 16) {
-				sig = 0;
-			}
-			if (ptrace(PTRACE_SYSCALL, tid, 0, sig))
-				die("ptrace: %s", strerror(errno));
-		}
-		usleep(1000);
-	}
-}
-
 static void test_idle(void)
 {
 	char *const argv[] = { keel, "run", "--backend", "kvm", "--cmdline", "idle", guest, NULL };
-	struct pollfd p = { .events = POLLIN };
-	char said[64];
-	int out[2], null = open("/dev/null", O_WRONLY | O_CLOEXEC);
-	pid_t pid;
+	unsigned int ioctls, others;
+	struct link idle;
 
-	if (pipe2(out, O_CLOEXEC) || null < 0)
-		die("pipe: %s", strerror(errno));
-	pid = start(argv, out[1], null);
-	close(out[1]);
-	p.fd = out[0];
-	if (poll(&p, 1, 20000) != 1 || read(out[0], said, sizeof(said)) < 4 || strncmp(said, "idle", 4))
-		die("the guest does not idle");
+	link_start(&idle, "the idle guest", argv, NULL);
 	usleep(SETTLE_MS * 1000);
-	if (!seize(pid)) {
-		printf("# cannot be traced: %s\n", strerror(errno));
-		result(false, "an idle partition makes no ioctl");
-	} else {
-		/* Each thread goes back into what the interruption took it out of. */
-		follow(SETTLE_MS, false);
-		follow(IDLE_SECONDS * 1000, true);
-		printf("# in %d s: %u ioctls, %u other system calls\n", IDLE_SECONDS, ioctls, other_calls);
-		result(!ioctls, "an idle partition makes no ioctl");
-	}
-	kill(pid, SIGKILL);
-	while (waitpid(-1, NULL, __WALL) > 0)
-		;
-	close(out[0]);
-	close(null);
+	ioctls = count_calls(idle.pid, IDLE_SECONDS, &others);
+	printf("# in %d s: %u ioctls, %u other system calls\n", IDLE_SECONDS, ioctls, others);
+	result(!ioctls, "an idle partition makes no ioctl");
+	kill(idle.pid, SIGTERM);
+	waitpid(idle.pid, NULL, 0);
 }
 
 static const char *find_paging(void)
@@ -682,7 +596,7 @@ int main(int argc, char **argv)
 	find_base(how, &base);
 	test_hello(argv[3], hello);
 	test_rows(how, &base);
-	test_idle();
 	stop_tracing();
+	test_idle();
 	return red;
 }

@@ -8,9 +8,9 @@ $(EXITS_GUEST): host/tests/exits_guest.c $(GUEST_DEPS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.elf.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
 
-$(EXITS): host/tests/exits.c
+$(EXITS): host/tests/exits.c $(O)/bench/link.o
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(HOSTCFLAGS) -Iabi -MMD -MP -MF $@.d -o $@ $<
+	$(Q)$(CC) $(HOSTCFLAGS) -Iabi -MMD -MP -MF $@.d -o $@ $< $(O)/bench/link.o
 
 CHECK_STAGES += exits
 EXITS_TESTS := $(EXITS) $(EXITS_GUEST)

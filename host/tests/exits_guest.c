@@ -3,7 +3,7 @@
  * The guest of exits.c: "OPERATION:N ... warm" on its command line has each of the
  * operations done N times. Everything an operation touches is touched before, by doing
  * all of them twice in every run; so two runs differ in the repetitions and in nothing
- * else. Without "warm" nothing is done beforehand. "idle" says so and does nothing for ever.
+ * else. Without "warm" nothing is done beforehand. "idle" says that it is ready and does nothing for ever.
  *
  * An operation named after a call makes that call; one with another name is made of
  * several or of none. Each leaves things as it found them.
@@ -646,7 +646,7 @@ static void prepare(const struct job *jobs, unsigned int count)
 
 static void idle(void)
 {
-	keel_puts("idle");
+	keel_puts("ready");
 	for (;;)
 		keel_vcpu_wait(KEEL_TIME_NEVER);
 }
