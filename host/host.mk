@@ -157,6 +157,7 @@ $(O)/host/tests/hvm_initrd.gz: host/tests/hvm_init.sh
 HVM_TESTS := $(O)/host/tests/hvm $(O)/host/tests/hvm_guest.elf $(O)/host/tests/hvm_initrd.gz
 
 CHECK_STAGES += hvm
+SAN_STAGES += hvm
 CHECK_SECONDS_hvm := 240
 CHECK_PROGRAMS += $(HVM_TESTS)
 .PHONY: check-hvm
