@@ -27,8 +27,10 @@
 
 #define INVLPG_MAX 32 /* pages; beyond that everything is flushed, which costs about as much */
 #define INT_LENGTH 2  /* bytes of an `int n` */
+#define HLT_LENGTH 1
 
 MON_SYMBOL void pv_start(struct keel_vcpu *page);
+extern char pv_halt[] MON_SYMBOL; /* the hlt of mb_wait() */
 MON_SYMBOL int pv_interrupt(struct pv_frame *f, uint8_t *block);
 
 #ifdef KEEL_BUGS
@@ -219,6 +221,12 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 			mon_timer_fired(v);
 		/* fall through */
 	case PV_VECTOR_SPURIOUS:
+		/*
+		 * About to wait: this is what it waits for. No processor takes an interrupt behind
+		 * sti, but QEMU's nested one does when there was an exit in between.
+		 */
+		if (f->rip == (uint64_t)pv_halt)
+			f->rip += HLT_LENGTH;
 		if (mon_upcall(v, &f->rip, &f->rflags))
 			return 0;
 		save(v, f);
@@ -365,9 +373,9 @@ bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 	v->backend[PV_SLOT_WAIT] = deadline;
 	__asm__ volatile("cli" : : : "memory");
 	arm(v);
-	/* sti takes effect behind the instruction that follows it: nothing can get between it and hlt. */
+	/* sti takes effect behind the next instruction: nothing gets between it and hlt (but see pv_interrupt()). */
 	if (__atomic_load_n(&v->kick_seq, __ATOMIC_SEQ_CST) == seq)
-		__asm__ volatile("sti; hlt" : : : "memory");
+		__asm__ volatile("sti; pv_halt: hlt" : : : "memory");
 	else
 		__asm__ volatile("sti" : : : "memory");
 	v->backend[PV_SLOT_WAIT] = KEEL_TIME_NEVER;
