@@ -381,7 +381,8 @@ static bool kvm_at_speed(void)
 {
 	char *const probe[] = { keel, "probe", "--json", NULL };
 	char said[8192];
-	const cJSON *kvm;
+	const char *why = "measured where kvm ";
+	const cJSON *kvm, *cpu;
 	cJSON *all;
 	bool good;
 
@@ -389,11 +390,16 @@ static bool kvm_at_speed(void)
 		die("keel probe does not run: %s", said);
 	all = cJSON_Parse(said);
 	kvm = cJSON_GetObjectItem(all, "kvm");
+	cpu = cJSON_GetObjectItem(all, "cpu");
 	if (!cJSON_IsString(cJSON_GetObjectItem(kvm, "verdict")) || !cJSON_IsString(cJSON_GetObjectItem(kvm, "text")))
 		die("keel probe says something else: %s", said);
 	good = !strcmp(cJSON_GetObjectItem(kvm, "verdict")->valuestring, "hardware");
-	snprintf(kvm_says, sizeof(kvm_says), "%s%s%s", good ? "" : "not measured: no VT-x/SVM here (kvm ",
-		 cJSON_GetObjectItem(kvm, "text")->valuestring, good ? "" : ")");
+	if (!good)
+		why = cJSON_IsTrue(cJSON_GetObjectItem(cpu, "vmx")) || cJSON_IsTrue(cJSON_GetObjectItem(cpu, "svm"))
+			      ? "not measured: KVM is no use here (kvm "
+			      : "not measured: no VT-x/SVM here (kvm ";
+	snprintf(kvm_says, sizeof(kvm_says), "%s%s%s", why, cJSON_GetObjectItem(kvm, "text")->valuestring,
+		 good ? "" : ")");
 	cJSON_Delete(all);
 	return good;
 }
