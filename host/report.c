@@ -221,7 +221,12 @@ static void print_message(FILE *f, const struct crash_info *c)
 
 static void print_next_step(FILE *f, struct partition *p, const struct crash_info *c, const char *core)
 {
-	if (core)
+	/* A core of physical memory: which page tables are valid only such a guest knows. */
+	if (p->opt->hvm && core)
+		fprintf(f, "keel: next: gdb -c %s; addresses in it are physical\n", core);
+	else if (p->opt->hvm)
+		fputs("keel: next: --core FILE keeps the guest's memory, by physical address\n", f);
+	else if (core)
 		fprintf(f, "keel: next: gdb -ex bt %s %s\n", p->image->name, core);
 	else
 		fprintf(f, "keel: next: addr2line -fpe %s %#" PRIx64 "\n", p->image->name, (uint64_t)c->regs.rip);
