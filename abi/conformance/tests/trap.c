@@ -140,6 +140,7 @@ static u8 fp_entry[16384] __attribute__((aligned(64)));
 static u64 fp_mask;
 
 static u32 fp_port;
+static u64 fp_delay;
 
 static void fp_at_entry(struct keel_frame *f)
 {
@@ -147,8 +148,9 @@ static void fp_at_entry(struct keel_frame *f)
 
 	kt_scan();
 	if (f->rip < (u64)kt_spin_fp_loop || f->rip >= (u64)kt_spin_fp_end) {
-		/* Too early: nothing is loaded yet. */
-		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + 20000 * kt_slow()));
+		/* Too early: nothing is loaded yet. Later each time, so that this gets on where a timer is slow. */
+		fp_delay *= 2;
+		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + fp_delay));
 		return;
 	}
 	kt_save_fp(fp_entry, fp_mask);
@@ -195,6 +197,7 @@ KEEL_TEST("TRAP-005", trap_fp_live, "KEEL-TRAP-06 KEEL-TRAP-16", "timeout=20", 0
 		memcpy(fp_in + 512, &fp_mask, 8);
 		memset(fp_out, 0, sizeof(fp_out));
 		kt_spin_flag = 0;
+		fp_delay = 10000 * kt_slow();
 		OK(HC(KEEL_CALL_TIME_SET_TIMER, kt_now() + kt_random_below(30000 * kt_slow())));
 		kt_spin_fp(fp_in, fp_out, fp_mask);
 		if (!fp_same(fp_in, fp_entry))
