@@ -184,7 +184,8 @@ static bool sound(const struct monmem *mm, uint64_t table, unsigned int level, u
 	const uint64_t *t = (const uint64_t *)(mm->mem + mm->arena_off + table);
 	const unsigned int n = level == 3 ? KEEL_VA_END >> 39 : KEEL_PAGE_SIZE / sizeof(*t);
 
-	if (table / KEEL_PAGE_SIZE >= mm->arena_pages || seen[table / KEEL_PAGE_SIZE])
+	/* arena_base is the guest's, too: a table that is not aligned could end behind the arena. */
+	if (table % KEEL_PAGE_SIZE || table / KEEL_PAGE_SIZE >= mm->arena_pages || seen[table / KEEL_PAGE_SIZE])
 		return false;
 	seen[table / KEEL_PAGE_SIZE] = 1;
 	for (unsigned int i = 0; level && i < n; i++)
@@ -201,8 +202,7 @@ static bool tree_sound(struct monmem *mm)
 
 	if (mm->tree == MONMEM_TREE_UNKNOWN) {
 		seen = calloc(mm->arena_pages, 1);
-		mm->tree = seen && !(root % KEEL_PAGE_SIZE) && sound(mm, root, 3, seen) ? MONMEM_TREE_SOUND
-											: MONMEM_TREE_BROKEN;
+		mm->tree = seen && sound(mm, root, 3, seen) ? MONMEM_TREE_SOUND : MONMEM_TREE_BROKEN;
 		mm->tree_root = root;
 		free(seen);
 		if (mm->tree == MONMEM_TREE_BROKEN)
