@@ -74,6 +74,20 @@ static void load_root(const struct mon *m)
 	__asm__ volatile("mov %0, %%cr3" : : "r"(m->arena_base + ((uint8_t *)m->as0.root - m->arena)) : "memory");
 }
 
+/* For what the interrupt handler does, too. */
+static uint64_t interrupts_off(void)
+{
+	uint64_t flags;
+
+	__asm__ volatile("pushfq; popq %0; cli" : "=r"(flags) : : "memory");
+	return flags;
+}
+
+static void interrupts_restore(uint64_t flags)
+{
+	__asm__ volatile("pushq %0; popfq" : : "r"(flags) : "memory", "cc");
+}
+
 static void out32(uint16_t port, uint32_t value)
 {
 	__asm__ volatile("outl %0, %1" : : "a"(value), "d"(port) : "memory");
@@ -359,13 +373,11 @@ static void arm(struct mvcpu *v)
 
 void mb_timer(struct mvcpu *v, uint64_t deadline)
 {
-	uint64_t flags;
+	const uint64_t flags = interrupts_off();
 
-	/* Called by the interrupt handler, too. */
-	__asm__ volatile("pushfq; popq %0; cli" : "=r"(flags) : : "memory");
 	v->backend[PV_SLOT_TIMER] = deadline;
 	arm(v);
-	__asm__ volatile("pushq %0; popfq" : : "r"(flags) : "memory", "cc");
+	interrupts_restore(flags);
 }
 
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
@@ -394,12 +406,17 @@ void mb_yield(struct mvcpu *v)
 mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 {
 	struct mon_remote *r = &v->remote;
+	/* The timer's interrupt asks the host for the time where there is no clock page: one slot, one user. */
+	const uint64_t flags = interrupts_off();
+	mret ret;
 
 	r->id = id;
 	for (unsigned int i = 0; i < 5; i++)
 		r->word[i] = arg[i];
 	out32(PV_PORT_REMOTE, 0);
-	return MRET((int64_t)r->word[0], r->word[1]);
+	ret = MRET((int64_t)r->word[0], r->word[1]);
+	interrupts_restore(flags);
+	return ret;
 }
 
 void mb_doorbell(struct mvcpu *v)
