@@ -383,6 +383,9 @@ static int create_backend(struct run *r)
 				     any ? r->why.text : "");
 			return 0;
 		}
+		/* How that went wrong is not how the guest ended. */
+		memset(&r->p.outcome, 0, sizeof(r->p.outcome));
+		drain(r->p.end_fd);
 		host_verbose("backend %s: %s", backends[i]->name, strerror(-err));
 		error_set(&r->why, "%s cannot be made: %s", backends[i]->name, strerror(-err));
 	}

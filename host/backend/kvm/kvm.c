@@ -36,9 +36,11 @@
 #define TSS_GPA 0xfeffd000
 #define IDENTITY_GPA 0xfeffc000
 
+#define CPUID1_ECX_VMX (1u << 5)
 #define CPUID1_ECX_X2APIC (1u << 21)
 #define CPUID1_ECX_TSC_DEADLINE (1u << 24)
 #define CPUID1_ECX_XSAVE (1u << 26)
+#define CPUID80000001_ECX_SVM (1u << 2)
 #define CPUID7_EDX_AMX (1u << 22 | 1u << 24 | 1u << 25)
 #define XFEATURES_AMX (3u << 17) /* asks the kernel for permission first */
 
@@ -194,6 +196,7 @@ static void *vcpu_thread(void *arg)
 {
 	struct kvm *k = arg;
 	enum kvm_next next = KVM_NEXT_RUN;
+	uint32_t starting = KVM_STARTING;
 
 	if (!k->flavour->boots && !kvm_ready(k, 0))
 		return NULL;
@@ -209,6 +212,9 @@ static void *vcpu_thread(void *arg)
 					 strerror(errno));
 		}
 	}
+	/* It ended before it was built: nobody waits any longer. */
+	if (__atomic_compare_exchange_n(&k->state, &starting, KVM_ENDED, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		futex(&k->state, FUTEX_WAKE, INT32_MAX, NULL);
 	return NULL;
 }
 
@@ -293,7 +299,10 @@ static int set_cpuid(struct kvm *k)
 		if (e->function == 1) {
 			e->ebx &= 0x00ffffff; /* LAPIC id 0 */
 			e->ecx |= CPUID1_ECX_X2APIC | CPUID1_ECX_TSC_DEADLINE;
+			e->ecx &= ~CPUID1_ECX_VMX; /* no machines inside: KVM's largest surface */
 			xsave = e->ecx & CPUID1_ECX_XSAVE;
+		} else if (e->function == 0x80000001) {
+			e->ecx &= ~CPUID80000001_ECX_SVM;
 		} else if (e->function == 7 && !e->index) {
 			e->edx &= ~CPUID7_EDX_AMX;
 		} else if (e->function == 0xd && !e->index) {
@@ -367,18 +376,12 @@ static int start_thread(struct kvm *k)
 		return failed("starting a thread");
 	}
 	k->threaded = true;
-	while (state(k) == KVM_STARTING) {
-		uint32_t ended;
-
-		pthread_mutex_lock(&k->p->lock);
-		ended = k->p->outcome.kind;
-		pthread_mutex_unlock(&k->p->lock);
-		if (ended) {
-			host_say("kvm: the guest could not be built: %s", k->p->outcome.crash.reason);
-			return -EIO;
-		}
+	while (state(k) == KVM_STARTING)
 		if (futex(&k->state, FUTEX_WAIT, KVM_STARTING, &left) && errno == ETIMEDOUT)
 			return failed("building the guest");
+	if (state(k) == KVM_ENDED) {
+		host_say("kvm: the guest could not be built: %s", k->p->outcome.crash.reason);
+		return -EIO;
 	}
 	return k->ready_err;
 }
