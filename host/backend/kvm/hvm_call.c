@@ -81,7 +81,11 @@ static bool pending(struct hvm *h)
 	return keel_ev_pending(keel_share(vcpu0(h)->page));
 }
 
-/* After what may have sent events: raise the upcall if `pending`, as it was before, became non-zero by it. Lock held. */
+/*
+ * After what may have sent events: raise the upcall if `pending` became non-zero by
+ * it. Lock held. A send alone says so by `attn`; with calls, an unmask says it of what
+ * was pending `before`, too, but during them the guest stands and clears nothing.
+ */
 static void tell(struct hvm *h, bool before)
 {
 	struct mvcpu *v = vcpu0(h);
@@ -221,7 +225,6 @@ static void *timer_thread(void *arg)
 	pthread_mutex_lock(&h->lock);
 	while (!h->quit) {
 		const struct timespec at = { (time_t)(h->deadline / 1000000000), (long)(h->deadline % 1000000000) };
-		bool before;
 
 		if (h->deadline == KEEL_TIME_NEVER) {
 			pthread_cond_wait(&h->timer_changed, &h->lock);
@@ -230,9 +233,8 @@ static void *timer_thread(void *arg)
 		if (pthread_cond_timedwait(&h->timer_changed, &h->lock, &at) != ETIMEDOUT)
 			continue;
 		h->deadline = KEEL_TIME_NEVER;
-		before = pending(h);
 		mon_timer_fired(vcpu0(h));
-		tell(h, before);
+		tell(h, false);
 	}
 	pthread_mutex_unlock(&h->lock);
 	return NULL;
