@@ -168,6 +168,7 @@ int keeper_start(const char *core, bool explicit, const struct keeper_ops *ops, 
 		return error_set(e, "cannot make a socket: %s", strerror(errno));
 	pid = fork();
 	if (!pid) {
+		close(pair[0]); /* the end of which tells that the host is gone */
 		settle(pair[1], p);
 		serve(core, explicit, ops);
 	}

@@ -273,7 +273,8 @@ static int build_process(const struct seal_calls *extra, struct sock_fprog *prog
 		{ SCMP_SYS(recvmsg), 1, { SEAL_IS(0, keeper_fd()) }, 0 },
 		/* Signals: to ourselves. How SIGSYS ends us is not to be changed. */
 		{ SCMP_SYS(tgkill), 1, { SEAL_IS(0, getpid()) }, 0 },
-		{ SCMP_SYS(rt_sigaction), 1, { SEAL_NOT(0, SIGSYS) }, 0 },
+		{ SCMP_SYS(rt_sigaction), 1, { SEAL_CMP(0, LT, SIGSYS, 0) }, 0 },
+		{ SCMP_SYS(rt_sigaction), 1, { SEAL_CMP(0, MASKED_EQ, ~(scmp_datum_t)31, 32) }, 0 },
 		{ SCMP_SYS(rt_sigaction), 1, { SEAL_IS(1, 0) }, 0 },
 		/* Threads of the partitions to come, and what seal_vcpu() does in one. */
 		{ SCMP_SYS(clone), 1, { SEAL_IS(0, THREAD_FLAGS) }, 0 },

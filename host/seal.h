@@ -25,7 +25,6 @@
 		.arg = (n), .op = SCMP_CMP_##how, .datum_a = (a), .datum_b = (b) \
 	}
 #define SEAL_IS(n, value) SEAL_CMP(n, EQ, (scmp_datum_t)(value), 0)
-#define SEAL_NOT(n, value) SEAL_CMP(n, NE, (scmp_datum_t)(value), 0)
 #define SEAL_ONLY_BITS(n, mask) SEAL_CMP(n, MASKED_EQ, ~(scmp_datum_t)(mask), 0)
 
 /* A call that is allowed, or answered, when all comparisons hold. */

@@ -208,6 +208,12 @@ static void do_sigaction(void)
 	signal(SIGSYS, SIG_IGN);
 }
 
+/* The kernel looks at the low half of a signal's number, a filter at all of it. */
+static void do_long_sigaction(void)
+{
+	syscall(SYS_rt_sigaction, 1ul << 32 | SIGSYS, page, NULL, 8);
+}
+
 static void do_seccomp(void)
 {
 	syscall(SYS_seccomp, 1, 1, page); /* a filter for all threads */
@@ -319,6 +325,7 @@ static const struct {
 	{ "userfaultfd", do_userfaultfd, "323 (userfaultfd)", BOTH, false },
 	{ "prctl of another option", do_prctl, "157 (prctl)", BOTH, false },
 	{ "sigaction of SIGSYS", do_sigaction, "13 (rt_sigaction)", BOTH, false },
+	{ "sigaction of SIGSYS in a long number", do_long_sigaction, "13 (rt_sigaction)", BOTH, false },
 	{ "seccomp for all threads", do_seccomp, "317 (seccomp)", BOTH, false },
 	{ "dup2", do_dup, "33 (dup2)", BOTH, false },
 	{ "sendmsg to another socket", do_other_socket, "46 (sendmsg)", BOTH, false },
