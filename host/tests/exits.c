@@ -39,7 +39,8 @@
 #define INSTANCE TRACEFS "/instances/keel-exits"
 #define ROWS 96
 #define REASONS 32
-#define BASE_RUNS 3
+#define BASE_RUNS 6 /* until two agree */
+#define TRIES 3	    /* of a row that is over its limit: what is nobody's fault does not come each time */
 #define IDLE_SECONDS 3
 #define SETTLE_MS 500
 #define SPARE_EXITS 4  /* of a whole run, by which sleeping twice differs */
@@ -364,24 +365,26 @@ static bool run_soundly(char *image, const char *cmdline, struct counts *c)
 	return sound(c, interrupts() - before);
 }
 
-/* All that steady operations need is prepared in each of their runs, and takes as much each time. */
+/*
+ * All that steady operations need is prepared in each of their runs, and takes as much each
+ * time. Rare exits that are nobody's, an NMI's for one, only add: two runs that agree had none.
+ */
 static void find_base(const char *how, struct counts *base)
 {
-	bool good = true;
+	bool good = false;
 	char cmdline[64];
 
 	snprintf(cmdline, sizeof(cmdline), "none:0%s", how);
-	for (int i = 0; i < BASE_RUNS; i++) {
+	for (int i = 0; i < BASE_RUNS && !good; i++) {
 		struct counts c;
+		const bool was_sound = run_soundly(guest, cmdline, &c);
 
-		good &= run_soundly(guest, cmdline, &c);
-		if (i && net(&c) != net(base) && paging != PAGING_UNKNOWN)
-			good = false;
-		*base = c;
 		printf("# a run without repetitions: %lld exits, %lld of them to the host\n", (long long)net(&c),
 		       (long long)c.n[USERSPACE]);
+		good = was_sound && i && (net(&c) == net(base) || paging == PAGING_UNKNOWN);
+		*base = c;
 	}
-	result(good, "a run without repetitions takes as many exits each time");
+	result(good, "two runs without repetitions take as many exits");
 }
 
 static unsigned int repetitions(const struct row *r)
@@ -428,7 +431,7 @@ static bool test_shared(const char *how, const struct counts *base)
 	       (paging != PAGING_NESTED || c.n[FAULTS] - base->n[FAULTS] <= SPARE_FAULTS);
 }
 
-static void test_row(const struct row *r, const char *how, const struct counts *steady)
+static bool try_row(const struct row *r, const char *how, const struct counts *steady)
 {
 	const unsigned int reps = repetitions(r);
 	const struct counts *base = steady;
@@ -452,6 +455,15 @@ static void test_row(const struct row *r, const char *how, const struct counts *
 		good = false;
 	if (paging == PAGING_NESTED && (double)(c.n[FAULTS] - base->n[FAULTS]) > r->faults * reps + SPARE_FAULTS)
 		good = false;
+	return good;
+}
+
+static void test_row(const struct row *r, const char *how, const struct counts *steady)
+{
+	bool good = false;
+
+	for (int i = 0; i < TRIES && !good; i++)
+		good = try_row(r, how, steady);
 	row_result(r, good);
 }
 
