@@ -36,9 +36,9 @@ TESTHOST_STAGES := testhost-npt testhost-shadow testhost-bochs
 
 CHECK_STAGES += $(TESTHOST_STAGES)
 CHECK_LONG_STAGES += $(TESTHOST_STAGES:%=%-long)
-CHECK_SECONDS_testhost-npt := 900
-CHECK_SECONDS_testhost-shadow := 900
-CHECK_SECONDS_testhost-bochs := 900
+CHECK_SECONDS_testhost-npt := 960
+CHECK_SECONDS_testhost-shadow := 960
+CHECK_SECONDS_testhost-bochs := 960
 CHECK_SECONDS_testhost-npt-long := 3000
 CHECK_SECONDS_testhost-shadow-long := 3000
 CHECK_SECONDS_testhost-bochs-long := 3600
