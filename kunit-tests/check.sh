@@ -177,7 +177,7 @@ checkpatch() {
 }
 
 suites_style() {
-	{ echo Kbuild && find kunit-tests -name kvmcheck.c -o -name '*.[ch]' -print; } >"$work/files"
+	{ echo Kbuild && find kunit-tests -name '*.[ch]' ! -name kvmcheck.c; } >"$work/files"
 	checkpatch --strict --ignore "$IGNORE_SUITES"
 }
 
