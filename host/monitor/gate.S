@@ -161,6 +161,8 @@ mon_resume_load:
 	movq	CUR(RSP), %rsp
 	jmpq	*CUR(RIP)
 1:	movq	MV(MV_STACK), %rsp
+	pushq	$2			/* iretq faults when the caller left NT set */
+	popfq
 	pushq	MV(MV_IRET_SS)
 	pushq	CUR(RSP)
 	pushq	CUR(RFLAGS)

@@ -363,10 +363,21 @@ KEEL_TEST("NORM-020", norm_popf_holds, "KEEL-NORM-13", "timeout=20", 0)
 	}
 }
 
+static bool stepping;
+
 static void flags_back(struct keel_frame *f)
 {
+	if (f->vector == KEEL_VEC_DB) {
+		stepping = false;
+		f->rflags &= ~KEEL_U64(0x100);
+		return;
+	}
 	default_trap(f);
 	f->rflags |= IN_NO_FRAME;
+	if (stepping) {
+		f->rflags |= 0x100;
+		norm_popf(2 | IF | NT | IOPL); /* what trap_return is called with */
+	}
 }
 
 KEEL_TEST("NORM-021", norm_system_flags, "KEEL-NORM-14 KEEL-TRAP-07 KEEL-TRAP-12", "neg", 0)
@@ -392,6 +403,9 @@ KEEL_TEST("NORM-021", norm_system_flags, "KEEL-NORM-14 KEEL-TRAP-07 KEEL-TRAP-12
 		CHECK_EQ(F.rflags & IN_NO_FRAME, 0);
 		CHECK_EQ(kt_entry_flags & (NT | IOPL), 0);
 		CHECK_EQ(norm_pushf() & IN_NO_FRAME, 0); /* trap_return was asked for them and set none */
+		stepping = true;
+		CHECK(kt_probe_ud());
+		CHECK(!stepping);
 	}
 }
 
