@@ -39,6 +39,7 @@
 #define INSTANCE TRACEFS "/instances/keel-exits"
 #define ROWS 96
 #define REASONS 32
+#define SLOW 10	    /* fewer repetitions, where nothing is known of KVM */
 #define BASE_RUNS 6 /* until two agree */
 #define TRIES 3	    /* of a row that is over its limit: what is nobody's fault does not come each time */
 #define IDLE_SECONDS 3
@@ -123,6 +124,8 @@ static void read_table(const char *path)
 		if (row_count == ROWS || sscanf(line, "%31[a-z_],%u,%lf,%lf,%lf,%lf,%n", r->op, &r->reps, &r->userspace,
 						&r->nested, &r->shadow, &r->faults, &at) != 6)
 			die("%s: not a row: %s", path, line);
+		if (r->reps % SLOW && strcmp(r->op, "hello"))
+			die("%s: repetitions of %s are no multiple of %d", path, r->op, SLOW);
 		if (!at || strlen(line + at) < 10)
 			die("%s: no reason is given for %s", path, r->op);
 		row_count++;
@@ -276,8 +279,8 @@ static pid_t start(char *const argv[], int out, int err)
 
 static void run(char *image, const char *cmdline, struct counts *c)
 {
-	char *const argv[] = { keel, "run",	  "--backend",	   "kvm", "--stats", "--timeout",
-			       "60", "--cmdline", (char *)cmdline, image, NULL };
+	char *const argv[] = { keel,  "run",	   "--backend",	    "kvm", "--stats", "--timeout",
+			       "120", "--cmdline", (char *)cmdline, image, NULL };
 	int said = memfd_create("said", MFD_CLOEXEC), status;
 	char line[256];
 	pid_t pid;
@@ -387,9 +390,10 @@ static void find_base(const char *how, struct counts *base)
 	result(good, "two runs without repetitions take as many exits");
 }
 
+/* A KVM that interprets is slow, and an exit to the host is one among few as well as among many. */
 static unsigned int repetitions(const struct row *r)
 {
-	return paging == PAGING_UNKNOWN && r->reps > 20 ? 20 : r->reps;
+	return paging == PAGING_UNKNOWN ? r->reps / SLOW : r->reps;
 }
 
 static void row_result(const struct row *r, bool good)
