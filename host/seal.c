@@ -407,10 +407,9 @@ static bool report_layers(bool require)
 			at += (size_t)snprintf(refused + at, sizeof(refused) - at, "%s%s", at ? ", " : "",
 					       layer_names[l]);
 	if (!at) {
-		host_verbose(
-			"seal: no new privileges, no capabilities, no file by name (Landlock %d), system call filter of %u "
-			"instructions, of the vCPU's thread %u",
-			seal.landlock, seal.process.len, seal.vcpu.len);
+		host_verbose("seal: no new privileges, no capabilities, no file by name (Landlock %d)", seal.landlock);
+		host_verbose("seal: system call filter of %u instructions, of the vCPU's thread %u", seal.process.len,
+			     seal.vcpu.len);
 		return true;
 	}
 	host_say("seal: layers this machine refused: %s", refused);

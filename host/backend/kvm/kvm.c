@@ -151,8 +151,7 @@ static enum kvm_next on_shutdown(struct kvm *k)
 	struct keel_frame f;
 
 	if (!kvm_registers(k, &f))
-		return kvm_crash(k, "triple fault; this processor keeps no registers of it, so what follows is from "
-				    "the last hypercall");
+		return kvm_crash(k, "triple fault; this processor keeps no registers of it: the last known follow");
 	return kvm_crash(k, "triple fault at %#llx, address %#llx", (unsigned long long)f.rip,
 			 (unsigned long long)f.addr);
 }
