@@ -41,6 +41,8 @@ function line(text)
 	# At whatever depth: a parameter of a case, a step of a test.
 	if (text ~ /^ *not ok/ && text !~ /# XFAIL|# TODO/)
 		fail("failed: " text)
+	if (known["kvm"] && text ~ /# SKIP.*\/dev\/kvm/)
+		fail("skipped where there is a KVM: " text)
 	if (kind[name] == "suite") {
 		# KUnit nests the cases in the suite's own result
 		if (text ~ /^(not )?ok [0-9]+ /) {
