@@ -122,7 +122,7 @@ CHECK_PROGRAMS += $(O)/host/tests/seal
 check-seal: $(O)/host/tests/seal $(O)/host/tests/guest.elf $(O)/keel
 	$(Q)$(O)/host/tests/seal && SEAL=$(O)/host/tests/seal host/tests/seal.sh $(O)/keel \
 		$(O)/host/tests/guest.elf $(O)/host/tests/sealed
-	$(Q)if (: <>/dev/kvm) 2>/dev/null; then KEEL_TEST_BACKEND=kvm $(PYTHON) host/tests/run_test.py $(O)/keel \
+	$(Q)if [ -c /dev/kvm ] && (: <>/dev/kvm) 2>/dev/null; then KEEL_TEST_BACKEND=kvm $(PYTHON) host/tests/run_test.py $(O)/keel \
 		$(O)/host/tests/guest.elf terminal_keys terminal_quit terminal_restored terminal_size terminal_suspend; fi
 
 # The ring3 backend's guest process, interrupted at each instruction.
