@@ -103,6 +103,17 @@ kt_vector:
 	add $16, %rsp
 	iretq
 
+/* void kt_hw_wait(void) */
+	.globl kt_hw_wait, kt_halt
+	.type kt_hw_wait, @function
+kt_hw_wait:
+	sti
+kt_halt:
+	hlt
+	cli
+	ret
+	.size kt_hw_wait, . - kt_hw_wait
+
 /* int kt_rdmsr(u32 msr, u64 *value), int kt_wrmsr(u32 msr, u64 value): 1 when it trapped. */
 	.globl kt_rdmsr
 	.type kt_rdmsr, @function

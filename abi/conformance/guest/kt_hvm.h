@@ -66,9 +66,6 @@ static inline void kt_hw_cli(void)
 	__asm__ volatile("cli" ::: "memory");
 }
 /* Sleep until an interrupt; IF is off before and after. */
-static inline void kt_hw_wait(void)
-{
-	__asm__ volatile("sti\n\thlt\n\tcli" ::: "memory");
-}
+void kt_hw_wait(void);
 
 #endif
