@@ -47,7 +47,6 @@ extern const char ring3_k_image[], ring3_k_image_end[];
 #define FD_BASE 3
 #define FD_HIGH 100
 #define TRY_MEMORY (16u << 20)
-#define TRY_MEMORY (16u << 20)
 
 static const struct {
 	uint64_t flag; /* clone flag, 0 = not a namespace */
