@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 /* What a host with a virtual machine asks of the kernel, beside what every host does. */
-#include <linux/falloc.h>
 #include <linux/kvm.h>
 #include <sys/ioctl.h>
 
@@ -46,18 +45,7 @@ static const uint32_t vcpu_ioctls[] = {
 	KVM_RUN, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_IRQ_LINE, KVM_SIGNAL_MSI
 };
 
-/* memory_release: holes in files, of any size and nothing else. */
-static const struct seal_rule rules[] = {
-	{ SCMP_SYS(fallocate), 1, { SEAL_IS(1, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) }, 0 },
-};
-
 const struct seal_table kvm_calls = {
-	.process = { .ioctls = process_ioctls,
-		     .ioctl_count = sizeof(process_ioctls) / sizeof(process_ioctls[0]),
-		     .rules = rules,
-		     .rule_count = sizeof(rules) / sizeof(rules[0]) },
-	.vcpu = { .ioctls = vcpu_ioctls,
-		  .ioctl_count = sizeof(vcpu_ioctls) / sizeof(vcpu_ioctls[0]),
-		  .rules = rules,
-		  .rule_count = sizeof(rules) / sizeof(rules[0]) },
+	.process = { .ioctls = process_ioctls, .ioctl_count = sizeof(process_ioctls) / sizeof(process_ioctls[0]) },
+	.vcpu = { .ioctls = vcpu_ioctls, .ioctl_count = sizeof(vcpu_ioctls) / sizeof(vcpu_ioctls[0]) },
 };

@@ -6,7 +6,6 @@
 #include <cpuid.h>
 #include <errno.h>
 #include <asm/kvm_para.h>
-#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
