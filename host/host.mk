@@ -59,10 +59,10 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 
 # Unit tests, always under ASan and UBSan. They bring a backend of their own.
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
-	as_test timer_test hvmimage_test hvmserial_test probe_test
+	as_test timer_test hvmimage_test hvmserial_test probe_test monmem_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
 HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o,$(HOST_SRC:=.o)) \
-	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o kvm_probe.o kvm_probe_guest.o)
+	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o monmem.o kvm_probe.o kvm_probe_guest.o)
 HOST_TEST_CFLAGS = $(HOST_CFLAGS) -fsanitize=address,undefined -fno-sanitize-recover=all
 
 $(O)/host/tests/%.o: host/tests/%.c
@@ -72,7 +72,10 @@ $(O)/host/tests/%.o: host/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
 # The monitor's code and its tests see the list of calls.
-$(addprefix $(O)/host/tests/,as.o as_test.o mon_event.o timer_test.o): HOST_CFLAGS += -Iabi
+$(addprefix $(O)/host/tests/,as.o as_test.o mon_event.o timer_test.o monmem.o monmem_test.o): HOST_CFLAGS += -Iabi
+$(O)/host/tests/%.o: host/backend/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<
 $(O)/host/tests/mon_%.o: host/monitor/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_TEST_CFLAGS) -c -o $@ $<

@@ -181,13 +181,14 @@ static uint64_t table_offset(const struct monmem *mm, uint64_t entry)
  */
 static bool sound(const struct monmem *mm, uint64_t table, unsigned int level, uint8_t *seen)
 {
-	const uint64_t *t = (const uint64_t *)(mm->mem + mm->arena_off + table);
+	const uint64_t *t;
 	const unsigned int n = level == 3 ? KEEL_VA_END >> 39 : KEEL_PAGE_SIZE / sizeof(*t);
 
 	/* arena_base is the guest's, too: a table that is not aligned could end behind the arena. */
 	if (table % KEEL_PAGE_SIZE || table / KEEL_PAGE_SIZE >= mm->arena_pages || seen[table / KEEL_PAGE_SIZE])
 		return false;
 	seen[table / KEEL_PAGE_SIZE] = 1;
+	t = (const uint64_t *)(mm->mem + mm->arena_off + table);
 	for (unsigned int i = 0; level && i < n; i++)
 		if (t[i] && !(level == 1 && t[i] & PTE_PS) &&
 		    (t[i] & PTE_PS || !sound(mm, table_offset(mm, t[i]), level - 1, seen)))

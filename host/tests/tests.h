@@ -80,6 +80,7 @@ TESTS(timer);
 TESTS(hvmimage);
 TESTS(hvmserial);
 TESTS(probe);
+TESTS(monmem);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

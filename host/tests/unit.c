@@ -140,6 +140,7 @@ int main(void)
 		{ clock_tests, &clock_count },	       { as_tests, &as_count },
 		{ timer_tests, &timer_count },	       { hvmimage_tests, &hvmimage_count },
 		{ hvmserial_tests, &hvmserial_count }, { probe_tests, &probe_count },
+		{ monmem_tests, &monmem_count },
 	};
 	struct CMUnitTest all[128];
 	size_t n = 0;
