@@ -249,6 +249,7 @@ static int make_vm(struct kvm *k)
 {
 	struct kvm_enable_cap split = { .cap = KVM_CAP_SPLIT_IRQCHIP };
 	struct kvm_pit_config pit = { .flags = KVM_PIT_SPEAKER_DUMMY };
+	struct kvm_enable_cap no_pmu = { .cap = KVM_CAP_PMU_CAPABILITY, .args = { KVM_PMU_CAP_DISABLE } };
 	uint64_t identity = IDENTITY_GPA;
 
 	if (device.fd < 0) {
@@ -270,6 +271,10 @@ static int make_vm(struct kvm *k)
 	while (k->vm_fd < 0 && errno == EINTR);
 	if (k->vm_fd < 0)
 		return failed("making a virtual machine");
+	/* Performance counters are the host's to hand out, and it does not. Older kernels hide them by CPUID only. */
+	if (ioctl(k->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_PMU_CAPABILITY) & KVM_PMU_CAP_DISABLE &&
+	    ioctl(k->vm_fd, KVM_ENABLE_CAP, &no_pmu))
+		return failed("taking the performance counters out");
 	if (ioctl(k->vm_fd, KVM_SET_TSS_ADDR, TSS_GPA) || ioctl(k->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity))
 		return failed("preparing the virtual machine");
 	if (k->flavour->full_irqchip ? ioctl(k->vm_fd, KVM_CREATE_IRQCHIP, 0) || ioctl(k->vm_fd, KVM_CREATE_PIT2, &pit)
@@ -308,6 +313,8 @@ static int set_cpuid(struct kvm *k)
 			e->eax &= k->flavour->full_irqchip ? ~XFEATURES_AMX : STARTINFO_XFEATURES;
 			e->edx = 0;
 			k->xfeatures = e->eax | 3;
+		} else if (e->function == 0xa) {
+			e->eax = e->ebx = e->ecx = e->edx = 0;
 		} else if (e->function == 0xb || e->function == 0x1f) {
 			e->edx = 0;
 		}

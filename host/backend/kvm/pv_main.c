@@ -255,7 +255,7 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 		if (f->vector < 32) {
 			mon_trap(v, (uint32_t)f->vector, 0, 0);
 		} else {
-			/* `int n` is not for guests: as if its gate had been out of reach (KEEL-NORM-15). */
+			/* `int n`, but for those taken for upcalls above: as if its gate had been out of reach (KEEL-NORM-16). */
 			v->cur.rip -= INT_LENGTH;
 			mon_trap(v, KEEL_VEC_GP, 0, 0);
 		}
