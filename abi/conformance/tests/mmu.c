@@ -528,6 +528,12 @@ KEEL_TEST("MMU-028", mmu_aliases, "KEEL-MMU-23", "", 0)
 	CHECK(!kt_probe_write(KT_VA + 0x30000, 0));
 	OK(UNMAP(KT_VA + 0x30000, 4096));
 	CHECK(!kt_probe_write(KT_VA + 0x50000, 0));
+	/* Often enough that nothing else throws away what the processor may have kept of the last one. */
+	for (u64 i = 0; i < 256; i++) {
+		OK(MAP(KT_VA, G0 + i % 2 * 4096, 4096, RW));
+		*(volatile u64 *)KT_VA = i;
+		CHECK_EQ(*(volatile u64 *)kt_ram(G0 + i % 2 * 4096), i);
+	}
 }
 
 KEEL_TEST("MMU-029", mmu_populate, "KEEL-MMU-24 KEEL-NORM-10", "", 0)
