@@ -254,6 +254,43 @@ static int export(scmp_filter_ctx ctx, struct sock_fprog *prog)
 	return err;
 }
 
+/* What is allowed whatever the backend. */
+struct filter {
+	const uint32_t *ioctls;
+	size_t ioctl_count;
+	const int *plain;
+	size_t plain_count;
+	const struct seal_rule *rules;
+	size_t rule_count;
+};
+
+static int build(const struct filter *f, const struct seal_calls *extra, struct sock_fprog *prog)
+{
+	int err;
+	scmp_filter_ctx ctx = new_filter(&err);
+
+	/* A program is one test after the other: what is frequent goes first. */
+	if (!err)
+		err = seccomp_syscall_priority(ctx, SCMP_SYS(ioctl), 255);
+	if (!err)
+		err = seccomp_syscall_priority(ctx, SCMP_SYS(futex), 254);
+	if (!err)
+		err = add_ioctls(ctx, extra->ioctls, extra->ioctl_count);
+	if (!err)
+		err = add_ioctls(ctx, f->ioctls, f->ioctl_count);
+	if (!err)
+		err = add_plain(ctx, f->plain, f->plain_count);
+	if (!err)
+		err = add_rules(ctx, f->rules, f->rule_count);
+	if (!err)
+		err = add_rules(ctx, extra->rules, extra->rule_count);
+	if (!err)
+		err = export(ctx, prog);
+	if (ctx)
+		seccomp_release(ctx);
+	return err;
+}
+
 static int build_process(const struct seal_calls *extra, struct sock_fprog *prog)
 {
 	const struct seal_rule rules[] = {
@@ -284,29 +321,9 @@ static int build_process(const struct seal_calls *extra, struct sock_fprog *prog
 		/* The clock of the next partition measures instead. */
 		{ SCMP_SYS(perf_event_open), 0, { { 0 } }, EACCES },
 	};
-	int err;
-	scmp_filter_ctx ctx = new_filter(&err);
+	const struct filter f = { terminal_ioctls, COUNT(terminal_ioctls), plain, COUNT(plain), rules, COUNT(rules) };
 
-	/* The programs below are one test after the other: what is frequent goes first. */
-	if (!err)
-		err = seccomp_syscall_priority(ctx, SCMP_SYS(ioctl), 255);
-	if (!err)
-		err = seccomp_syscall_priority(ctx, SCMP_SYS(futex), 254);
-	if (!err)
-		err = add_ioctls(ctx, extra->ioctls, extra->ioctl_count);
-	if (!err)
-		err = add_ioctls(ctx, terminal_ioctls, COUNT(terminal_ioctls));
-	if (!err)
-		err = add_plain(ctx, plain, COUNT(plain));
-	if (!err)
-		err = add_rules(ctx, rules, COUNT(rules));
-	if (!err)
-		err = add_rules(ctx, extra->rules, extra->rule_count);
-	if (!err)
-		err = export(ctx, prog);
-	if (ctx)
-		seccomp_release(ctx);
-	return err;
+	return build(&f, extra, prog);
 }
 
 /* Only what `process` allows matters here; the two stand one behind the other. */
@@ -323,24 +340,9 @@ static int build_vcpu(const struct seal_calls *extra, struct sock_fprog *prog)
 		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TCSETS) }, 0 },
 		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TIOCGWINSZ) }, 0 },
 	};
-	int err;
-	scmp_filter_ctx ctx = new_filter(&err);
+	const struct filter f = { NULL, 0, vcpu_plain, COUNT(vcpu_plain), rules, COUNT(rules) };
 
-	if (!err)
-		err = seccomp_syscall_priority(ctx, SCMP_SYS(ioctl), 255);
-	if (!err)
-		err = add_ioctls(ctx, extra->ioctls, extra->ioctl_count);
-	if (!err)
-		err = add_plain(ctx, vcpu_plain, COUNT(vcpu_plain));
-	if (!err)
-		err = add_rules(ctx, rules, COUNT(rules));
-	if (!err)
-		err = add_rules(ctx, extra->rules, extra->rule_count);
-	if (!err)
-		err = export(ctx, prog);
-	if (ctx)
-		seccomp_release(ctx);
-	return err;
+	return build(&f, extra, prog);
 }
 
 /* Text for a handler: nothing of stdio's, whose locks the interrupted code may hold. */

@@ -389,28 +389,6 @@ static bool hvm_next_mapping(struct kvm *k, uint64_t va, struct mapping *m)
 	return true;
 }
 
-static struct keel_frame frame_of(const struct kvm_regs *r)
-{
-	return (struct keel_frame){ .rip = r->rip,
-				    .rsp = r->rsp,
-				    .rflags = r->rflags,
-				    .rax = r->rax,
-				    .rbx = r->rbx,
-				    .rcx = r->rcx,
-				    .rdx = r->rdx,
-				    .rsi = r->rsi,
-				    .rdi = r->rdi,
-				    .rbp = r->rbp,
-				    .r8 = r->r8,
-				    .r9 = r->r9,
-				    .r10 = r->r10,
-				    .r11 = r->r11,
-				    .r12 = r->r12,
-				    .r13 = r->r13,
-				    .r14 = r->r14,
-				    .r15 = r->r15 };
-}
-
 static bool hvm_snapshot(struct kvm *k, struct crash_info *c)
 {
 	struct hvm *h = k->own;
@@ -419,7 +397,7 @@ static bool hvm_snapshot(struct kvm *k, struct crash_info *c)
 	c->have_regs = kvm_registers(k, &c->regs);
 	if (!c->have_regs && h->last.rip) {
 		/* A processor that kept nothing of a triple fault: where it was last seen. */
-		c->regs = frame_of(&h->last);
+		kvm_frame(&h->last, &c->regs);
 		c->have_regs = true;
 	}
 	return true;

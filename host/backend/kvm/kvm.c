@@ -100,6 +100,28 @@ const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm *k, uint32_t leaf
 
 /* Where it is, and how it ended */
 
+void kvm_frame(const struct kvm_regs *r, struct keel_frame *f)
+{
+	*f = (struct keel_frame){ .rip = r->rip,
+				  .rsp = r->rsp,
+				  .rflags = r->rflags,
+				  .rax = r->rax,
+				  .rbx = r->rbx,
+				  .rcx = r->rcx,
+				  .rdx = r->rdx,
+				  .rsi = r->rsi,
+				  .rdi = r->rdi,
+				  .rbp = r->rbp,
+				  .r8 = r->r8,
+				  .r9 = r->r9,
+				  .r10 = r->r10,
+				  .r11 = r->r11,
+				  .r12 = r->r12,
+				  .r13 = r->r13,
+				  .r14 = r->r14,
+				  .r15 = r->r15 };
+}
+
 bool kvm_registers(struct kvm *k, struct keel_frame *f)
 {
 	struct kvm_sregs s;
@@ -111,25 +133,8 @@ bool kvm_registers(struct kvm *k, struct keel_frame *f)
 	/* Where a reset leaves it, as SVM does with a triple fault: nothing of the guest's is left. */
 	if (r.rip == 0xfff0 && s.cs.base == 0xffff0000)
 		return false;
+	kvm_frame(&r, f);
 	f->addr = s.cr2;
-	f->rip = r.rip;
-	f->rsp = r.rsp;
-	f->rflags = r.rflags;
-	f->rax = r.rax;
-	f->rbx = r.rbx;
-	f->rcx = r.rcx;
-	f->rdx = r.rdx;
-	f->rsi = r.rsi;
-	f->rdi = r.rdi;
-	f->rbp = r.rbp;
-	f->r8 = r.r8;
-	f->r9 = r.r9;
-	f->r10 = r.r10;
-	f->r11 = r.r11;
-	f->r12 = r.r12;
-	f->r13 = r.r13;
-	f->r14 = r.r14;
-	f->r15 = r.r15;
 	return true;
 }
 

@@ -101,6 +101,9 @@ const struct kvm_cpuid_entry2 *kvm_cpuid_find(const struct kvm *k, uint32_t leaf
  */
 int kvm_slot(struct kvm *k, enum kvm_slot slot, uint64_t gpa, uint64_t len, void *host, uint32_t flags);
 
+/* General registers as a frame; its other fields become zero. */
+void kvm_frame(const struct kvm_regs *r, struct keel_frame *f);
+
 /* Registers as a frame, for reports: on the vCPU's thread, or after it ended. False when they were lost. */
 bool kvm_registers(struct kvm *k, struct keel_frame *f);
 
