@@ -66,7 +66,7 @@ $(CONF_O)/image/made: $(CONF_O)/badimage $(CONF_O)/image.elf
 # The differential run: one guest, and what runs it on two hosts.
 ALL += $(O)/keel-diff $(CONF_O)/diff.elf
 $(O)/keel-diff: $(CONF_O)/obj/host-diff.o $(CONF_O)/obj/host-ops.o
-	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^
+	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $(filter %.o,$^)
 $(CONF_O)/obj/host-%.o: $(CONF)/diff/%.c
 	$(Q)mkdir -p $(@D)
 	$(Q)$(CC) -D_GNU_SOURCE $(HOSTCFLAGS) -MMD -MP -c -o $@ $<
