@@ -13,31 +13,11 @@ here=abi/conformance
 run="$out/keel-conform --adapter $here/adapters/keel --jobs 2"
 KEEL=${KEEL:-$out/keel}
 export KEEL
-n=0
-bad=0
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 
-# result STATUS NAME - one line; what is in $tmp/said becomes diagnostics of a failure.
-result()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		echo "not ok $n - $2"
-		[ ! -s "$tmp/said" ] || head -n 40 "$tmp/said" | cut -c1-300 | sed 's/^/# /'
-		bad=1
-	fi
-}
-
-gate()
-{
-	name=$1
-	shift
-	"$@" >"$tmp/said" 2>&1
-	result $? "$name"
-}
+# shellcheck source=abi/conformance/ktap.sh
+. abi/conformance/ktap.sh
 
 # Images that were built say the same as the manifest that is committed.
 manifest_current()

@@ -19,7 +19,7 @@
 struct monmem {
 	struct partition *p;
 	const char *backend; /* its name, for messages */
-	int fd;		     /* the file it is; closed by the backend when everybody has mapped it, then -1 */
+	int fd;		     /* the file it is, for a backend to hand out; -1 = closed */
 	uint8_t *mem;	     /* vCPU blocks, struct mon, arena */
 	uint64_t size, arena_off, arena_pages;
 	struct mon_fatal fatal; /* copied when the guest reported it */

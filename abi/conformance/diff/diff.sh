@@ -15,8 +15,6 @@ ops=${OPS:-10000}
 keel=${KEEL:-$out/keel}
 ring3="$keel run --core none --backend ring3"
 kvm="$keel run --core none --backend kvm"
-n=0
-bad=0
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 1' HUP INT TERM
@@ -26,26 +24,8 @@ compare()
 	"$out/keel-diff" --image "$out/conformance/diff.elf" "$@"
 }
 
-# result STATUS NAME: what is in $tmp/said becomes diagnostics of a failure.
-result()
-{
-	n=$((n + 1))
-	if [ "$1" = 0 ]; then
-		echo "ok $n - $2"
-	else
-		echo "not ok $n - $2"
-		[ ! -s "$tmp/said" ] || head -n 60 "$tmp/said" | cut -c1-300 | sed 's/^#* */# /'
-		bad=1
-	fi
-}
-
-gate()
-{
-	name=$1
-	shift
-	"$@" >"$tmp/said" 2>&1
-	result $? "$name"
-}
+# shellcheck source=abi/conformance/ktap.sh
+. abi/conformance/ktap.sh
 
 # expect STATUS PATTERN COMMAND...: ends so, and says so
 expect()

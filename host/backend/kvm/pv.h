@@ -46,13 +46,12 @@
 #define PV_PORT_REMOTE 0x4b45 /* out: serve the call in the remote slot */
 #define PV_PORT_DOORBELL 0x4b46
 
-/* struct pv_frame: what an interrupt leaves on its stack, the error word always there. */
-#define PV_FRAME_VECTOR 0x78
-#define PV_SOFTWARE 0x100 /* in vector: an `int n` of a vector that has an error code in hardware */
+#define PV_SOFTWARE 0x100 /* in pv_frame.vector: an `int n` of a vector that has an error code in hardware */
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 
+/* What an interrupt leaves on its stack, the error word always there. */
 struct pv_frame {
 	uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
 	uint64_t vector, error;
