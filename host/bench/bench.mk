@@ -7,15 +7,25 @@ BENCH_GUEST := $(BENCH)/guest.elf
 # The program measured against is static, and never instrumented.
 BENCH_RAW_CFLAGS := $(filter-out $(SANFLAGS),$(HOSTCFLAGS))
 
+BENCH_BOTH := $(BENCH)/work.o $(BENCH)/user.o
+
 $(BENCH)/work.o: host/bench/work.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BENCH_GUEST): host/bench/guest.c $(BENCH)/work.o $(GUEST_DEPS)
-	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(BENCH)/work.o $(GUEST_LIBS)
+$(BENCH)/user.o: host/bench/user.S
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BENCH)/raw: host/bench/raw.c $(BENCH)/work.o
-	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -static -MMD -MP -MF $@.d -o $@ $< $(BENCH)/work.o
+$(BENCH_GUEST): host/bench/guest.c $(BENCH_BOTH) $(GUEST_DEPS)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(BENCH_BOTH) $(GUEST_LIBS)
+
+$(BENCH)/rawuser.o: host/bench/rawuser.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -MMD -MP -c -o $@ $<
+
+$(BENCH)/raw: host/bench/raw.c $(BENCH)/rawuser.o $(BENCH_BOTH)
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -fno-pie -static -MMD -MP -MF $@.d -o $@ $< $(BENCH)/rawuser.o $(BENCH_BOTH)
 
 $(BENCH)/rawkvm: host/bench/rawkvm.c
 	@mkdir -p $(@D)

@@ -10,6 +10,13 @@
 #ifndef KEEL_BENCH_ENGINE_H
 #define KEEL_BENCH_ENGINE_H
 
+/* System calls of the user code (user.S); natively they are Linux's getppid, fork, wait4 and exit. */
+#define BENCH_CALL 110
+#define BENCH_FORK 57
+#define BENCH_WAIT 61
+#define BENCH_EXIT 60
+
+#ifndef __ASSEMBLER__
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -36,6 +43,12 @@
 #define PER_SHORT 1000
 #define PER_PING 100
 #define PER_FAULT 16
+#define PER_ENTER 50
+#define PER_FORK 4
+#define SPACES 64	 /* that take turns... */
+#define SPACE_ROUNDS 2	 /* ...so often */
+#define REFILL 16	 /* pages that one fault brings back */
+#define USER_CPU 2000000 /* rounds of work_cpu: long beside one hand-off */
 #define TIMER_AHEAD_NS 200000
 
 #define ENGINE_LINE 96
@@ -47,6 +60,9 @@
 /* work.c, one object linked into both. */
 uint64_t work_cpu(uint64_t rounds);
 uint64_t work_memory(uint64_t *words, uint64_t count, uint64_t rounds);
+
+/* user.S, likewise. */
+extern const char bench_user_begin[], bench_user_end[], bench_user[], bench_family[];
 
 struct op {
 	const char *name;
@@ -144,5 +160,6 @@ static inline size_t engine_answer(const struct op *ops, void (*mark)(void), con
 	reply[at++] = '\n';
 	return at;
 }
+#endif
 
 #endif

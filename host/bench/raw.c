@@ -27,20 +27,22 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "rawuser.h"
 
 #define NS_PER_S UINT64_C(1000000000)
+#define PEER_FORKS 40
 
 static int ram = -1;
 static timer_t timer;
 static volatile uint64_t fired_late, deadline;
 
-static _Noreturn void fail(const char *what)
+_Noreturn void fail(const char *what)
 {
 	perror(what);
 	_exit(1);
 }
 
-static void pin(int cpu)
+void pin(int cpu)
 {
 	cpu_set_t set;
 
@@ -251,12 +253,12 @@ static struct {
 	uint32_t turn __attribute__((aligned(64))); /* 1: the peer's */
 } * shared;
 
-static void futex_wait(uint32_t *at, uint32_t value)
+void futex_wait(uint32_t *at, uint32_t value)
 {
 	syscall(SYS_futex, at, FUTEX_WAIT, value, NULL, NULL, 0);
 }
 
-static void futex_wake(uint32_t *at)
+void futex_wake(uint32_t *at)
 {
 	syscall(SYS_futex, at, FUTEX_WAKE, 1, NULL, NULL, 0);
 }
@@ -369,6 +371,13 @@ static uint64_t run_memory(void)
 	return 0;
 }
 
+/* Long enough for one hand-off more not to count. */
+static uint64_t run_user_cpu(void)
+{
+	work_cpu(USER_CPU);
+	return 0;
+}
+
 /* Nobody waits for it. */
 static uint64_t run_eventfd(void)
 {
@@ -400,6 +409,15 @@ static const struct op ops[] = {
 	{ "eventfd", NULL, run_eventfd, NULL },
 	{ "cpu", NULL, run_cpu, NULL },
 	{ "memory", NULL, run_memory, NULL },
+	{ "user_call", user_prepare, user_run_call, NULL },
+	{ "user_spin", user_prepare_spin, user_run_call, user_finish_spin },
+	{ "user_fault", user_prepare, user_run_fault, user_forget },
+	{ "user_fault_k", user_prepare, user_run_fault_k, user_forget },
+	{ "user_refill", user_prepare, user_run_refill, user_forget },
+	{ "user_refill_k", user_prepare, user_run_refill_k, user_forget },
+	{ "user_spaces", user_prepare_spaces, user_run_spaces, NULL },
+	{ "user_fork", NULL, user_run_fork, NULL },
+	{ "user_cpu", NULL, run_user_cpu, NULL },
 	{ NULL, NULL, NULL, NULL },
 };
 
@@ -428,6 +446,7 @@ static void setup(int cpu, int peer_cpu, const char *file)
 	if (ram < 0)
 		fail(file);
 	map(LOOP_VA, LOOP_GPA, LOOP_BYTES, MAP_POPULATE);
+	user_setup(peer_cpu, ram);
 
 	if (sigaction(SIGUSR2, &sa, NULL) || timer_create(CLOCK_MONOTONIC, &ev, &timer))
 		fail("timer");
@@ -437,10 +456,10 @@ static void setup(int cpu, int peer_cpu, const char *file)
 		fail("sigaction");
 }
 
-/* Inside user-mode-linux: what a system call and a page fault cost there. */
+/* Inside user-mode-linux: what a system call, a page fault and a process cost there. */
 static _Noreturn void peer_kernel(void)
 {
-	uint64_t call = UINT64_MAX, fault = UINT64_MAX, t;
+	uint64_t call = UINT64_MAX, fault = UINT64_MAX, family = UINT64_MAX, t;
 	volatile char *page =
 		mmap(NULL, AREA_PAGES * BENCH_PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
@@ -454,7 +473,13 @@ static _Noreturn void peer_kernel(void)
 		t = engine_tsc() - t;
 		fault = t < fault ? t : fault;
 	}
-	printf("peer %lu %lu\n", call, fault);
+	for (int i = 0; i < PEER_FORKS; i++) {
+		t = engine_tsc();
+		user_run_fork();
+		t = (engine_tsc() - t) / PER_FORK;
+		family = t < family ? t : family;
+	}
+	printf("peer %lu %lu %lu\n", call, fault, family);
 	fflush(stdout);
 	reboot(RB_POWER_OFF);
 	_exit(1);
