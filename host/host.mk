@@ -15,7 +15,7 @@ HOST_BACKEND_LIBS := -lseccomp
 HOST_UNPACK_LIBS := -Wl,-Bstatic -lzstd -llz4 -llzma -lz -Wl,-Bdynamic
 BUGS := $(if $(KEEL_BUGS),-DKEEL_BUGS)
 include host/backend/ring3/ring3.mk host/backend/kvm/kvm.mk
-include host/tests/exits.mk
+include host/tests/exits.mk host/models/models.mk
 
 # The monitor's memory, and its tree code for reading a stopped partition's mappings.
 $(O)/host/%.o: host/backend/%.c

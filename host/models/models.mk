@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: MIT
+# Models of the protocols on shared memory, searched whole by Spin.
+
+CHECK_STAGES += models
+CHECK_SECONDS_models := 300
+.PHONY: check-models
+check-models:
+	$(Q)host/models/models.sh $(CC) $(sort $(filter-out %/tso.pml,$(wildcard host/models/*.pml)))
