@@ -106,6 +106,12 @@ $(O)/host/tests/guest.elf: host/tests/guest.c $(GUEST_DEPS)
 		$(GUEST_LIBS)
 -include $(O)/host/tests/guest.d
 
+# One that runs user code, for bringing up a backend.
+$(O)/host/tests/user_guest.elf: host/tests/user_guest.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
+-include $(O)/host/tests/user_guest.d
+
 CHECK_STAGES += host
 CHECK_PROGRAMS += $(O)/host/tests/guest.elf
 .PHONY: check-host
