@@ -24,12 +24,7 @@ enum {
 	}
 #define KEEL_EXT(...)
 #define KEEL_CALL(EXT, fn, name, nargs, flags, a1, a2, a3, a4, a5, summary) \
-	{ KEEL_CALL_ID(EXT_NUMBER_##EXT, fn),                               \
-	  #name,                                                            \
-	  nargs,                                                            \
-	  flags,                                                            \
-	  EXT_SERVED_##EXT && !((flags)&KEEL_CF_SMP),                       \
-	  { a1, a2, a3, a4, a5 } },
+	{ KEEL_CALL_ID(EXT_NUMBER_##EXT, fn), #name, nargs, flags, EXT_SERVED_##EXT, { a1, a2, a3, a4, a5 } },
 const struct call_info call_table[KEEL_CALL_COUNT] = {
 #include "../abi/hypercalls.def"
 };

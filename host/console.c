@@ -601,7 +601,7 @@ enum console_key console_service(struct console *c)
 	want(c, c->out_fd, EPOLLOUT, c->out_len && c->sink != SINK_PLAIN && c->sink != SINK_GONE, &c->out_polled);
 	want(c, c->in_fd, EPOLLIN, wants_input(c) && !c->in_file, &c->in_polled);
 	if (raise && c->p)
-		partition_raise(c->p, KEEL_SOURCE_CONSOLE);
+		partition_raise(c->p, c->p->console_port);
 	pthread_mutex_unlock(&c->lock);
 	return key;
 }
@@ -624,7 +624,7 @@ void console_resize(struct console *c)
 	pthread_mutex_lock(&c->lock);
 	set_size(c);
 	if (c->ring && c->p)
-		partition_raise(c->p, KEEL_SOURCE_CONSOLE);
+		partition_raise(c->p, c->p->console_port);
 	pthread_mutex_unlock(&c->lock);
 }
 

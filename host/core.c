@@ -85,12 +85,34 @@ static int64_t crash(struct remote_call *c)
 		if (!o.crash.message[i])
 			o.crash.message[i] = ' ';
 	o.crash.guest_call = true;
+	o.crash.vcpu = c->vcpu;
 	o.crash.guest_reason = (uint32_t)reason;
 	o.crash.word[0] = c->arg[3];
 	o.crash.word[1] = c->arg[4];
 	strcpy(o.crash.reason, "the guest reported a fatal error");
 	partition_end(c->p, &o);
 	return KEEL_OK;
+}
+
+static int64_t vcpu_start(struct remote_call *c)
+{
+	if (c->arg[0] >= c->p->vcpus)
+		return KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (c->arg[1] < KEEL_VA_MIN || c->arg[1] >= KEEL_VA_END)
+		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	if (!c->p->ops->vcpu_start)
+		return KEEL_STATUS(KEEL_E_NOTSUP, 0);
+	return c->p->ops->vcpu_start(c->p, (unsigned int)c->arg[0], c->arg[1], c->arg[2]);
+}
+
+static int64_t vcpu_stop(struct remote_call *c)
+{
+	/* Itself: its monitor does that, in place. */
+	if (c->arg[0] >= c->p->vcpus || c->arg[0] == c->vcpu)
+		return KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (!c->p->ops->vcpu_stop)
+		return KEEL_STATUS(KEEL_E_NOTSUP, 0);
+	return c->p->ops->vcpu_stop(c->p, (unsigned int)c->arg[0]);
 }
 
 /* How many arguments each call takes, by its name. */
@@ -117,6 +139,8 @@ static const struct {
 	{ KEEL_CALL_CONSOLE_SETUP, ARGS_console_setup, console_setup_call },
 	{ KEEL_CALL_BASE_SHUTDOWN, ARGS_base_shutdown, base_shutdown },
 	{ KEEL_CALL_CRASH, ARGS_crash, crash },
+	{ KEEL_CALL_VCPU_START, ARGS_vcpu_start, vcpu_start },
+	{ KEEL_CALL_VCPU_STOP, ARGS_vcpu_stop, vcpu_stop },
 };
 
 int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t id, const uint64_t arg[5],

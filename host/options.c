@@ -133,6 +133,17 @@ static int set_mem(void *to, const char *text, struct error *e)
 	return 0;
 }
 
+static int set_vcpus(void *to, const char *text, struct error *e)
+{
+	struct keel_options *o = to;
+	uint64_t v;
+
+	if (parse_number(text, 1, PARTITION_VCPUS, &v))
+		return error_set(e, "--vcpus %s: not a number from 1 to %u", text, PARTITION_VCPUS);
+	o->vcpus = (unsigned int)v;
+	return 0;
+}
+
 static int set_initrd(void *to, const char *text, struct error *e)
 {
 	struct keel_options *o = to;
@@ -210,6 +221,7 @@ static const struct option_def run_options[] = {
 	{ "backend", "auto|kvm|ring3", "how to run the guest (default auto)", set_backend },
 	{ "hvm", NULL, "IMAGE is a kernel with a PVH entry, vmlinux or bzImage, for a virtual machine", set_hvm },
 	{ "mem", "SIZE", "memory, a multiple of 2M; suffixes K, M, G, T (default 64M; 256M with --hvm)", set_mem },
+	{ "vcpus", "N", "virtual processors, 1 to 16; may be more than this machine has (default 1)", set_vcpus },
 	{ "initrd", "FILE", "load FILE into memory for the guest", set_initrd },
 	{ "cmdline", "STRING", "command line for the guest", set_cmdline },
 	{ "timeout", "SECONDS", "end the guest after so long, exit status 124", set_timeout },
@@ -224,7 +236,7 @@ int run_options_parse(struct keel_options *opt, int argc, char **argv, struct er
 {
 	int ret;
 
-	*opt = (struct keel_options){ .backend = "auto", .cmdline = "" };
+	*opt = (struct keel_options){ .backend = "auto", .cmdline = "", .vcpus = 1 };
 	ret = options_parse(run_options, argc, argv, opt, &opt->image, e);
 	if (!ret && !opt->image)
 		return error_set(e, "no image given");
@@ -233,6 +245,8 @@ int run_options_parse(struct keel_options *opt, int argc, char **argv, struct er
 	/* There is one that can; asked for by name it has nothing to be measured against. */
 	if (opt->hvm && !strcmp(opt->backend, "auto"))
 		opt->backend = "kvm";
+	if (!ret && opt->hvm && opt->vcpus > 1)
+		return error_set(e, "--vcpus: one, with --hvm");
 	if (!ret && opt->hvm && opt->mem > HVM_RAM_MAX)
 		return error_set(e, "--mem: more than %luG with --hvm", HVM_RAM_MAX >> 30);
 	return ret;

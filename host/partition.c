@@ -99,7 +99,7 @@ int partition_create(struct partition *p, const struct keel_options *opt, struct
 	p->ram_size = opt->mem;
 	p->ram_fd = p->abi_fd = p->doorbell_fd = p->end_fd = -1;
 	p->clock.source_fd = -1;
-	p->vcpus = 1;
+	p->vcpus = opt->vcpus;
 	pthread_mutex_init(&p->lock, NULL);
 	p->doorbell_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	p->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -113,6 +113,7 @@ int partition_create(struct partition *p, const struct keel_options *opt, struct
 	p->offered[0] = calls_offered();
 	if (p->clock.page->flags & KEEL_CLOCK_VALID)
 		p->offered[1] |= KEEL_U64(1) << KEEL_F1_CLOCK_PAGE;
+	p->offered[1] |= KEEL_U64(1) << KEEL_F1_SMP;
 	if (opt->hvm ? hvmimage_load(image, p, e) : image_load(image, p, e))
 		goto fail;
 	if (opt->initrd && module_load(&module, p, opt->initrd, e))
@@ -183,15 +184,13 @@ void partition_end(struct partition *p, const struct outcome *o)
 		host_say("cannot signal the end of the partition: %s", strerror(errno));
 }
 
-void partition_raise(struct partition *p, unsigned int source)
+void partition_raise(struct partition *p, const uint32_t *port)
 {
-	uint32_t port;
+	uint32_t to = port ? __atomic_load_n(port, __ATOMIC_ACQUIRE) - 1 : UINT32_MAX;
+	unsigned int vcpu = KEEL_PORT_VCPU(to);
 
-	if (source >= KEEL_SOURCE_COUNT || !p->source_port || !p->vcpu[0])
+	if (to >> 24 || vcpu >= p->vcpus || !p->vcpu[vcpu])
 		return;
-	port = __atomic_load_n(&p->source_port[source], __ATOMIC_ACQUIRE);
-	if (!port || port > KEEL_EVENT_BITS)
-		return;
-	if (keel_ev_send(p->vcpu[0], port - 1))
-		p->ops->kick(p, 0);
+	if (keel_ev_send(p->vcpu[vcpu], KEEL_PORT_BIT(to)))
+		p->ops->kick(p, vcpu);
 }

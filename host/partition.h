@@ -22,6 +22,7 @@
 struct keel_options {
 	const char *backend; /* "auto" or a backend's name */
 	uint64_t mem;	     /* bytes of RAM, a multiple of 2 MiB */
+	unsigned int vcpus;
 	const char *initrd;
 	const char *cmdline;
 	unsigned int timeout; /* seconds, 0 = none */
@@ -60,6 +61,7 @@ struct crash_info {
 	char reason[160];	/* one line without a newline: what happened */
 	struct keel_frame regs; /* where; vector, error and addr set for traps */
 	bool have_regs;
+	unsigned int vcpu;
 	bool guest_call; /* reported by the guest through CRASH */
 	uint32_t guest_reason;
 	uint64_t word[2];
@@ -119,6 +121,12 @@ struct backend_ops {
 	 */
 	int (*create)(struct partition *p);
 	int (*start)(struct partition *p);
+	/*
+	 * vcpu_start and vcpu_stop of another vCPU: one that exists. Any thread, never blocks; the
+	 * call's status. NULL = one vCPU is all there ever is.
+	 */
+	int64_t (*vcpu_start)(struct partition *p, unsigned int vcpu, uint64_t entry, uint64_t opaque);
+	int64_t (*vcpu_stop)(struct partition *p, unsigned int vcpu);
 	/* Make vCPU look at its pending word; any thread, never blocks. */
 	void (*kick)(struct partition *p, unsigned int vcpu);
 	/* Raise the non-maskable dump event on vcpu; any thread. */
@@ -137,6 +145,8 @@ struct backend_ops {
 };
 
 extern const struct backend_ops kvm_backend, ring3_backend;
+
+#define PARTITION_VCPUS 16
 
 struct partition {
 	const struct keel_options *opt;
@@ -165,8 +175,9 @@ struct partition {
 	uint64_t offered[KEEL_FEATURE_WORDS];
 
 	unsigned int vcpus;
-	struct keel_vcpu __pvshared *vcpu[16]; /* the host's mapping of the per-vCPU pages; set by create() */
-	uint32_t *source_port; /* KEEL_SOURCE_* -> port bit + 1, 0 = unbound; guest-writable, so check; set by create() */
+	struct keel_vcpu __pvshared
+		*vcpu[PARTITION_VCPUS]; /* the host's mapping of the per-vCPU pages; set by create() */
+	uint32_t *console_port;		/* where KEEL_SOURCE_CONSOLE is bound: see partition_raise(); set by create() */
 
 	int doorbell_fd; /* eventfd, readable after console_kick; made before create() */
 	int end_fd;	 /* eventfd, readable when outcome.kind was set; made before create() */
@@ -206,8 +217,12 @@ int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t i
 /* Record how the partition ended (the first call wins) and make end_fd readable. Any thread. */
 void partition_end(struct partition *p, const struct outcome *o);
 
-/* Make a bound source's event pending and kick if that is needed. Any thread. */
-void partition_raise(struct partition *p, unsigned int source);
+/**
+ * partition_raise - make a bound source's event pending and kick if that is needed; any thread
+ * @port: where the monitor keeps the port the source is bound to, vcpu << 12 | bit, + 1, 0 = to none;
+ *	  guest-writable. NULL = there is no such place
+ */
+void partition_raise(struct partition *p, const uint32_t *port);
 
 /* Copy from guest RAM by GPA; false when the range is not RAM. The copy is the only fetch. */
 bool partition_copy_from(struct partition *p, void *dst, uint64_t gpa, size_t len);

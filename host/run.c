@@ -208,7 +208,7 @@ static void complete_crash(struct run *r)
 	struct crash_info *c = &r->p.outcome.crash;
 	struct crash_info snap = { .have_regs = false };
 
-	if ((c->have_regs && c->traces) || !r->p.ops->snapshot || !r->p.ops->snapshot(&r->p, 0, &snap))
+	if ((c->have_regs && c->traces) || !r->p.ops->snapshot || !r->p.ops->snapshot(&r->p, c->vcpu, &snap))
 		return;
 	if (!c->have_regs && snap.have_regs) {
 		c->regs = snap.regs;

@@ -150,32 +150,53 @@ void startinfo_cpu(struct keel_cpu_info *cpu)
 		cpu->cpuid[2] &= ~BIT(0);
 }
 
-void startinfo_limit_cpu(struct partition *p, const uint32_t cpuid[8], uint64_t xfeatures)
+/* Where the start info of a partition has its CPU chunk; NULL when it has none, as that of HVM guests. */
+static uint8_t *find_cpu(const struct partition *p)
 {
-	struct keel_start head;
 	uint8_t *at = p->abi + STARTINFO_OFFSET;
-	struct keel_cpu_info cpu;
+	struct keel_start head;
 	struct keel_chunk c;
 
 	memcpy(&head, at, sizeof(head));
 	at += sizeof(head);
 	for (uint32_t i = 0; i < head.chunks; i++, at += (c.size + 7u) & ~7u) {
 		memcpy(&c, at, sizeof(c));
-		if (c.type != KEEL_CHUNK_CPU)
-			continue;
-		memcpy(&cpu, at + sizeof(c), sizeof(cpu));
-		for (unsigned int w = 0; w < 8; w++)
-			cpu.cpuid[w] &= cpuid[w];
-		cpu.xfeatures &= xfeatures;
-		cpu.xsave_size = XSAVE_LEGACY_SIZE;
-		for (unsigned int x = 2; x < 16; x++) {
-			if (!(cpu.xfeatures >> x & 1))
-				cpu.xsave_bytes[x] = cpu.xsave_offset[x] = 0;
-			if (cpu.xsave_offset[x] + cpu.xsave_bytes[x] > cpu.xsave_size)
-				cpu.xsave_size = cpu.xsave_offset[x] + cpu.xsave_bytes[x];
-		}
-		memcpy(at + sizeof(c), &cpu, sizeof(cpu));
+		if (c.type == KEEL_CHUNK_CPU)
+			return at + sizeof(c);
 	}
+	return NULL;
+}
+
+uint64_t startinfo_xfeatures(const struct partition *p, uint32_t *size)
+{
+	const uint8_t *at = p->abi ? find_cpu(p) : NULL;
+	struct keel_cpu_info cpu = { .xfeatures = 3, .xsave_size = XSAVE_LEGACY_SIZE };
+
+	if (at)
+		memcpy(&cpu, at, sizeof(cpu));
+	*size = cpu.xsave_size;
+	return cpu.xfeatures;
+}
+
+void startinfo_limit_cpu(struct partition *p, const uint32_t cpuid[8], uint64_t xfeatures)
+{
+	uint8_t *at = find_cpu(p);
+	struct keel_cpu_info cpu;
+
+	if (!at)
+		return;
+	memcpy(&cpu, at, sizeof(cpu));
+	for (unsigned int w = 0; w < 8; w++)
+		cpu.cpuid[w] &= cpuid[w];
+	cpu.xfeatures &= xfeatures;
+	cpu.xsave_size = XSAVE_LEGACY_SIZE;
+	for (unsigned int x = 2; x < 16; x++) {
+		if (!(cpu.xfeatures >> x & 1))
+			cpu.xsave_bytes[x] = cpu.xsave_offset[x] = 0;
+		if (cpu.xsave_offset[x] + cpu.xsave_bytes[x] > cpu.xsave_size)
+			cpu.xsave_size = cpu.xsave_offset[x] + cpu.xsave_bytes[x];
+	}
+	memcpy(at, &cpu, sizeof(cpu));
 }
 
 struct builder {

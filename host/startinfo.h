@@ -39,4 +39,7 @@ void startinfo_cpu(struct keel_cpu_info *cpu);
  */
 void startinfo_limit_cpu(struct partition *p, const uint32_t cpuid[8], uint64_t xfeatures);
 
+/* The XSAVE components guests are offered, as the start info has them now; *size = bytes of an area with them. */
+uint64_t startinfo_xfeatures(const struct partition *p, uint32_t *size);
+
 #endif

@@ -9,8 +9,9 @@
 
 #include "../calls.h"
 #include "../log.h"
+#include "../startinfo.h"
 
-#define TABLES_MIN 1024	    /* page-table pages any partition may have */
+#define TABLES_MIN 2048	    /* page-table pages any partition may have */
 #define PAGES_PER_TABLE 128 /* one more table for so many pages of RAM */
 
 static uint64_t align_up(uint64_t v, uint64_t to)
@@ -21,7 +22,7 @@ static uint64_t align_up(uint64_t v, uint64_t to)
 int monmem_create(struct monmem *mm, struct partition *p, const char *backend, uint64_t extra)
 {
 	const uint64_t ram_pages = p->ram_size / KEEL_PAGE_SIZE;
-	uint64_t live_off, log_off;
+	uint64_t live_off, log_off, space_off;
 	struct mon *m;
 	int err;
 
@@ -35,7 +36,8 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 	mm->arena_pages = TABLES_MIN + ram_pages / PAGES_PER_TABLE;
 	live_off = MON_VCPU_SPAN + MON_DYNAMIC_OFF;
 	log_off = live_off + mm->arena_pages * sizeof(uint32_t);
-	mm->arena_off = align_up(log_off + ram_pages / 8 + 8, KEEL_PAGE_SIZE);
+	space_off = align_up(log_off + ram_pages / 8 + 8, 64);
+	mm->arena_off = align_up(space_off + MON_MAX_SPACES * sizeof(struct as), KEEL_PAGE_SIZE);
 	mm->size = mm->arena_off + mm->arena_pages * KEEL_PAGE_SIZE + extra;
 
 	mm->fd = memfd_create("keel-monitor", MFD_CLOEXEC);
@@ -67,8 +69,12 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 	m->arena_pages = mm->arena_pages;
 	m->table_live = (uint32_t *)(MON_VCPU_VA + live_off);
 	m->hostlog = (uint8_t *)MON_VCPU_VA + log_off;
-	p->vcpu[0] = (struct keel_vcpu __pvshared *)mm->mem;
-	p->source_port = m->source_port;
+	m->space = (struct as *)(MON_VCPU_VA + space_off);
+	m->spaces = MON_MAX_SPACES;
+	m->xfeatures = startinfo_xfeatures(p, &m->xsave_size);
+	for (unsigned int i = 0; i < p->vcpus; i++)
+		p->vcpu[i] = (struct keel_vcpu __pvshared *)(mm->mem + (uint64_t)i * MON_BLOCK_SIZE);
+	p->console_port = &m->console_port;
 	return 0;
 fail:
 	err = -errno;
@@ -81,8 +87,9 @@ void monmem_destroy(struct monmem *mm)
 {
 	if (!mm->p)
 		return;
-	mm->p->vcpu[0] = NULL;
-	mm->p->source_port = NULL;
+	for (unsigned int i = 0; i < mm->p->vcpus; i++)
+		mm->p->vcpu[i] = NULL;
+	mm->p->console_port = NULL;
 	if (mm->mem)
 		munmap(mm->mem, mm->size);
 	if (mm->fd >= 0)
@@ -97,7 +104,7 @@ static void fetch(void *dst, const void *src, size_t n)
 	__asm__ volatile("" : : "r"(dst) : "memory");
 }
 
-static void report_fatal(struct monmem *mm)
+static void report_fatal(struct monmem *mm, unsigned int vcpu)
 {
 	static const char *const names[] = { "#DE", "#DB", "NMI", "#BP", "#OF", "#BR", "#UD", "#NM", "#DF", "?",
 					     "#TS", "#NP", "#SS", "#GP", "#PF", "?",   "#MF", "#AC", "#MC", "#XM" };
@@ -107,9 +114,11 @@ static void report_fatal(struct monmem *mm)
 	char *why = o.crash.reason;
 	const size_t n = sizeof(o.crash.reason);
 
-	fetch(&f, &monmem_vcpu(mm)->fatal, sizeof(f));
+	fetch(&f, &monmem_vcpu(mm, vcpu)->fatal, sizeof(f));
 	vec = f.regs.vector < sizeof(names) / sizeof(names[0]) ? names[f.regs.vector] : "?";
 	mm->fatal = f;
+	mm->fatal_vcpu = vcpu;
+	o.crash.vcpu = vcpu;
 	o.crash.regs = f.regs;
 	o.crash.have_regs = true;
 	switch (f.kind) {
@@ -138,34 +147,68 @@ static void report_fatal(struct monmem *mm)
 	partition_end(mm->p, &o);
 }
 
-void monmem_answer(struct monmem *mm, int64_t status, uint64_t value)
+void monmem_answer(struct monmem *mm, unsigned int vcpu, int64_t status, uint64_t value)
 {
-	struct mon_remote *r = &monmem_vcpu(mm)->remote;
+	struct mon_remote *r = &monmem_vcpu(mm, vcpu)->remote;
 
 	r->word[0] = (uint64_t)status;
 	r->word[1] = value;
 }
 
-enum monmem_served monmem_serve(struct monmem *mm, uint32_t *id, uint64_t arg[5])
+enum monmem_served monmem_serve(struct monmem *mm, unsigned int vcpu, uint32_t *id, uint64_t arg[5])
 {
-	const struct mon_remote *r = &monmem_vcpu(mm)->remote;
+	const struct mon_remote *r = &monmem_vcpu(mm, vcpu)->remote;
 	uint64_t value = 0;
 	int64_t status;
 
 	fetch(id, &r->id, sizeof(*id));
 	fetch(arg, r->word, sizeof(r->word));
-	mm->remote_calls++;
+	__atomic_add_fetch(&mm->remote_calls, 1, __ATOMIC_RELAXED);
 	if (*id == MON_REMOTE_FATAL) {
-		report_fatal(mm);
+		report_fatal(mm, vcpu);
 		return MONMEM_ENDED;
 	}
 	if (*id >= MON_REMOTE_READY)
 		return MONMEM_OTHERS;
-	status = partition_remote_call(mm->p, 0, *id, arg, &value);
-	monmem_answer(mm, status, value);
+	status = partition_remote_call(mm->p, vcpu, *id, arg, &value);
+	monmem_answer(mm, vcpu, status, value);
 	/* The partition has ended: nothing may run on. */
 	return status == KEEL_OK && (*id == KEEL_CALL_BASE_SHUTDOWN || *id == KEEL_CALL_CRASH) ? MONMEM_ENDED
 											       : MONMEM_ANSWERED;
+}
+
+/* The words are the guest's to overwrite, too: then it harms its own vCPUs. */
+int64_t monmem_start(struct monmem *mm, unsigned int vcpu, uint64_t entry, uint64_t opaque)
+{
+	struct mvcpu *v = monmem_vcpu(mm, vcpu);
+	int64_t status = KEEL_OK;
+
+	/* Two that start one vCPU at once: one of them finds it started. */
+	pthread_mutex_lock(&mm->p->lock);
+	if (__atomic_load_n(&v->run, __ATOMIC_ACQUIRE) != MON_STOPPED) {
+		status = KEEL_STATUS(KEEL_E_STATE, KEEL_AT_ARG(1));
+	} else {
+		v->begin.entry = entry;
+		v->begin.opaque = opaque;
+		__atomic_store_n(&v->stop, 0, __ATOMIC_RELAXED);
+		__atomic_store_n(&v->run, MON_STARTING, __ATOMIC_SEQ_CST);
+	}
+	pthread_mutex_unlock(&mm->p->lock);
+	return status;
+}
+
+int64_t monmem_stop(struct monmem *mm, unsigned int vcpu)
+{
+	struct mvcpu *v = monmem_vcpu(mm, vcpu);
+	int64_t status = KEEL_OK;
+
+	pthread_mutex_lock(&mm->p->lock);
+	if (__atomic_load_n(&v->run, __ATOMIC_SEQ_CST) != MON_STOPPED) {
+		__atomic_store_n(&v->stop, 1, __ATOMIC_SEQ_CST);
+		status = KEEL_STATUS(KEEL_E_AGAIN, 0);
+	}
+	pthread_mutex_unlock(&mm->p->lock);
+	return status;
 }
 
 /* Offset of a table in the arena, from what refers to it; beyond the arena when it refers elsewhere. */
@@ -243,12 +286,14 @@ bool monmem_next_mapping(struct monmem *mm, uint64_t va, struct mapping *out)
 
 bool monmem_snapshot(struct monmem *mm, unsigned int vcpu, struct crash_info *c)
 {
-	const struct mvcpu *v = monmem_vcpu(mm);
-	/* The next entry to be used is the oldest one, or holds the call that has not returned. */
-	const unsigned int next = v->calls_made / MON_TRACE_SIZE;
+	const struct mvcpu *v;
+	unsigned int next;
 
-	if (vcpu)
+	if (vcpu >= mm->p->vcpus)
 		return false;
+	v = monmem_vcpu(mm, vcpu);
+	/* The next entry to be used is the oldest one, or holds the call that has not returned. */
+	next = v->calls_made / MON_TRACE_SIZE;
 	c->traces = 0;
 	for (unsigned int i = 0; i <= MON_TRACE && c->traces < TRACE_CALLS; i++) {
 		struct trace_entry e;
@@ -258,11 +303,11 @@ bool monmem_snapshot(struct monmem *mm, unsigned int vcpu, struct crash_info *c)
 		if (e.id && !!e.returned == (i < MON_TRACE))
 			c->trace[c->traces++] = e;
 	}
-	if (mm->fatal.kind) {
+	if (mm->fatal.kind && mm->fatal_vcpu == vcpu) {
 		c->regs = mm->fatal.regs;
 		c->have_regs = true;
-	} else if (mm->have_seen && mm->seen.rip < KEEL_VA_END) {
-		c->regs = mm->seen;
+	} else if (mm->have_seen >> vcpu & 1 && mm->seen[vcpu].rip < KEEL_VA_END) {
+		c->regs = mm->seen[vcpu];
 		c->have_regs = true;
 	} else if (v->guest_rsp) {
 		/* Inside the monitor the guest's own place is the call it made: its frame starts at the return address. */
@@ -283,12 +328,18 @@ bool monmem_snapshot(struct monmem *mm, unsigned int vcpu, struct crash_info *c)
 
 unsigned int monmem_counters(struct monmem *mm, struct keel_stats_entry *e, unsigned int max)
 {
-	const struct mvcpu *v = monmem_vcpu(mm);
 	unsigned int n = max < KEEL_CALL_COUNT ? max : KEEL_CALL_COUNT;
 
-	for (unsigned int i = 0; i < n; i++)
-		e[i] = (struct keel_stats_entry){ call_table[i].id, 0, v->count[i].calls, v->count[i].errors,
-						  v->count[i].work };
+	for (unsigned int i = 0; i < n; i++) {
+		e[i] = (struct keel_stats_entry){ .id = call_table[i].id };
+		for (unsigned int k = 0; k < mm->p->vcpus; k++) {
+			const struct mon_count *c = &monmem_vcpu(mm, k)->count[i];
+
+			e[i].calls += c->calls;
+			e[i].errors += c->errors;
+			e[i].work += c->work;
+		}
+	}
 	return n;
 }
 

@@ -23,8 +23,9 @@ struct monmem {
 	uint8_t *mem;	     /* vCPU blocks, struct mon, arena */
 	uint64_t size, arena_off, arena_pages;
 	struct mon_fatal fatal; /* copied when the guest reported it */
-	struct keel_frame seen; /* where the vCPU was when it was stopped from outside */
-	bool have_seen;
+	unsigned int fatal_vcpu;
+	struct keel_frame seen[MON_MAX_VCPUS]; /* where each vCPU was when it was stopped from outside */
+	uint32_t have_seen;		       /* bit per vCPU */
 	uint64_t remote_calls;
 	enum {
 		MONMEM_TREE_UNKNOWN,
@@ -34,9 +35,9 @@ struct monmem {
 	uint64_t tree_root; /* offset in the arena */
 };
 
-static inline struct mvcpu *monmem_vcpu(const struct monmem *mm)
+static inline struct mvcpu *monmem_vcpu(const struct monmem *mm, unsigned int vcpu)
 {
-	return mv_of((struct keel_vcpu *)mm->mem);
+	return mv_of((struct keel_vcpu *)(mm->mem + (uint64_t)vcpu * MON_BLOCK_SIZE));
 }
 
 static inline struct mon *monmem_mon(const struct monmem *mm)
@@ -61,14 +62,20 @@ enum monmem_served {
 };
 
 /**
- * monmem_serve - serve the call in vCPU 0's slot
+ * monmem_serve - serve the call in a vCPU's slot
  * @id: set to its number
  * @arg: set to its arguments, copied once
+ *
+ * On any thread, one at a time for each vCPU.
  */
-enum monmem_served monmem_serve(struct monmem *mm, uint32_t *id, uint64_t arg[5]);
+enum monmem_served monmem_serve(struct monmem *mm, unsigned int vcpu, uint32_t *id, uint64_t arg[5]);
 
 /* Answer a pseudo call. */
-void monmem_answer(struct monmem *mm, int64_t status, uint64_t value);
+void monmem_answer(struct monmem *mm, unsigned int vcpu, int64_t status, uint64_t value);
+
+/* What vcpu_start and vcpu_stop of another vCPU do to its state; the backend's part follows on KEEL_OK and AGAIN. */
+int64_t monmem_start(struct monmem *mm, unsigned int vcpu, uint64_t entry, uint64_t opaque);
+int64_t monmem_stop(struct monmem *mm, unsigned int vcpu);
 
 /* The backend's operations of these names, after the guest stopped. */
 bool monmem_next_mapping(struct monmem *mm, uint64_t va, struct mapping *out);

@@ -9,6 +9,13 @@
  * Tables come from an arena with a fixed number of pages: the partition's
  * quota, and the only source of NOMEM. A table is freed when its last entry
  * goes, so what an address space costs depends on what is mapped in it now.
+ *
+ * A whole tree is given up in one step (as_drop): the tables below its root go on
+ * lists of dead ones, by level, with all that is in them, and whoever needs a table
+ * later takes one from there, empties it and puts what it referred to on the list
+ * below. That bounds both by one table's entries.
+ *
+ * The caller holds the address space's lock; the arena has one of its own.
  */
 #include "monitor.h"
 #include "bugs.h"
@@ -28,32 +35,84 @@ static uint64_t table_index(struct mon *m, const uint64_t *table)
 	return ((const uint8_t *)table - m->arena) / KEEL_PAGE_SIZE;
 }
 
-static uint64_t *table_new(struct mon *m)
+static void put_on(struct mon *m, uint32_t *list, uint64_t table)
 {
-	uint64_t i;
-
-	if (m->table_free) {
-		i = m->table_free - 1;
-		m->table_free = m->table_live[i];
-	} else {
-		if (m->table_used >= m->arena_pages)
-			return NULL;
-		i = m->table_used++;
-	}
-	m->table_live[i] = 0;
-	m->tables++;
-	/* A free table is zero: every entry was cleared before it was freed. */
-	return (uint64_t *)(m->arena + i * KEEL_PAGE_SIZE);
+	m->table_live[table] = *list;
+	*list = (uint32_t)table + 1;
 }
 
-static void table_put(struct mon *m, uint64_t *table)
+static uint64_t take_from(struct mon *m, uint32_t *list)
 {
-	uint64_t i = table_index(m, table);
+	const uint64_t i = *list - 1;
 
-	m->table_live[i] = m->table_free;
-	m->table_free = i + 1;
+	*list = m->table_live[i];
+	return i;
+}
+
+/* Empty a dead table of `level`: what it refers to is dead, too. Arena locked. */
+static void bury(struct mon *m, uint64_t table, unsigned int level)
+{
+	uint64_t *t = (uint64_t *)(m->arena + table * KEEL_PAGE_SIZE);
+
+	for (unsigned int i = 0; i < ENTRIES; i++) {
+		if (level && t[i] && !(t[i] & PTE_PS))
+			put_on(m, &m->table_dead[level - 1], table_index(m, table_at(m, t[i])));
+		t[i] = 0;
+	}
+}
+
+/* A free table is zero: every entry was cleared before it was freed. */
+static uint64_t *table_new(struct mon *m, struct as *as)
+{
+	uint64_t i = m->arena_pages;
+	unsigned int level = 0;
+
+	mon_lock(&m->arena_lock);
+	while (level < LEVELS - 1 && !m->table_dead[level])
+		level++;
+	if (m->table_free) {
+		i = take_from(m, &m->table_free);
+	} else if (level < LEVELS - 1) {
+		i = take_from(m, &m->table_dead[level]);
+		bury(m, i, level);
+	} else if (m->table_used < m->arena_pages) {
+		i = m->table_used++;
+	}
+	if (i < m->arena_pages) {
+		m->table_live[i] = 0;
+		m->tables++;
+		as->tables++;
+	}
+	mon_unlock(&m->arena_lock);
+	return i < m->arena_pages ? (uint64_t *)(m->arena + i * KEEL_PAGE_SIZE) : NULL;
+}
+
+static void table_put(struct mon *m, struct as *as, uint64_t *table)
+{
+	mon_lock(&m->arena_lock);
+	put_on(m, &m->table_free, table_index(m, table));
 	m->tables--;
+	as->tables--;
 	m->tables_put++;
+	mon_unlock(&m->arena_lock);
+}
+
+void as_drop(struct mon *m, struct as *as)
+{
+	mon_lock(&m->arena_lock);
+	for (unsigned int i = 0; i < KEEL_VA_END >> 39; i++)
+		if (as->root[i])
+			put_on(m, &m->table_dead[LEVELS - 2], table_index(m, table_at(m, as->root[i])));
+	for (unsigned int i = 0; i < ENTRIES; i++)
+		as->root[i] = 0;
+	put_on(m, &m->table_free, table_index(m, as->root));
+	m->tables -= as->tables;
+	m->tables_put++;
+	mon_unlock(&m->arena_lock);
+	as->root = NULL;
+	as->tables = 0;
+	as->pages = 0;
+	as->tracked = 0;
 }
 
 static void set(struct mon *m, uint64_t *table, unsigned int i, uint64_t entry)
@@ -92,7 +151,7 @@ static uint64_t *walk(struct mon *m, struct as *as, uint64_t va, unsigned int le
 
 			if (!make)
 				return NULL;
-			n = table_new(m);
+			n = table_new(m, as);
 			if (!n)
 				return NULL;
 			if (e) {
@@ -100,7 +159,7 @@ static uint64_t *walk(struct mon *m, struct as *as, uint64_t va, unsigned int le
 					n[k] = (e & ~PTE_PS) + k * KEEL_PAGE_SIZE;
 				m->table_live[table_index(m, n)] = ENTRIES;
 			}
-			set(m, t, i, (m->arena_base + ((uint8_t *)n - m->arena)) | TABLE_FLAGS);
+			set(m, t, i, (m->arena_base + ((uint8_t *)n - m->arena)) | TABLE_FLAGS | pte_user(as));
 			e = t[i];
 		}
 		t = table_at(m, e);
@@ -110,20 +169,23 @@ static uint64_t *walk(struct mon *m, struct as *as, uint64_t va, unsigned int le
 }
 
 /* Free the tables on the path that hold nothing any more; the root stays. */
-static void prune(struct mon *m, struct path *p, uint64_t va, unsigned int level)
+static void prune(struct mon *m, struct as *as, struct path *p, uint64_t va, unsigned int level)
 {
 	for (unsigned int l = level; l < LEVELS - 1; l++) {
 		if (m->table_live[table_index(m, p->t[l])])
 			return;
 		set(m, p->t[l + 1], slot(va, l + 1), 0);
-		table_put(m, p->t[l]);
+		table_put(m, as, p->t[l]);
 	}
 }
 
-void as_init(struct mon *m, struct as *as)
+bool as_init(struct mon *m, struct as *as)
 {
-	as->root = table_new(m);
+	as->tables = 0;
+	as->pages = 0;
 	as->tracked = 0;
+	as->root = table_new(m, as);
+	return as->root;
 }
 
 uint64_t as_lookup(struct mon *m, struct as *as, uint64_t va)
@@ -183,7 +245,9 @@ uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_
 				t = walk(m, as, va, 1, true, &p);
 				if (!t)
 					break;
+				e = 0;
 			}
+			as->pages += e ? 0 : LARGE_PAGES;
 			set(m, t, slot(va, 1), (gpa + m->ram_base) | pte_flags | PTE_PS);
 		} else {
 			t = walk(m, as, va, 0, true, &p);
@@ -193,6 +257,7 @@ uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_
 				uint64_t old = t[slot(va, 0) + i];
 
 				*replaced |= !!old;
+				as->pages += !old;
 				as->tracked -= count_tracked(old);
 				/* A page remapped under HARVEST counts as written. */
 				set(m, t, slot(va, 0) + i,
@@ -237,11 +302,12 @@ uint64_t as_unmap(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uin
 			uint64_t left = span - (va >> KEEL_PAGE_SHIFT) % span;
 
 			n = left < pages - done ? left : pages - done;
-			prune(m, &p, va, l);
+			prune(m, as, &p, va, l);
 		} else if (l && n == LARGE_PAGES) {
 			set(m, t, slot(va, l), 0);
 			*present += n;
-			prune(m, &p, va, l);
+			as->pages -= n;
+			prune(m, as, &p, va, l);
 		} else {
 			if (l) {
 				t = walk(m, as, va, 0, true, &p);
@@ -254,11 +320,12 @@ uint64_t as_unmap(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uin
 				if (!t[k])
 					continue;
 				++*present;
+				as->pages--;
 				*written += (t[k] & (PTE_TRACK | PTE_D)) == (PTE_TRACK | PTE_D);
 				as->tracked -= count_tracked(t[k]);
 				set(m, t, k, 0);
 			}
-			prune(m, &p, va, 0);
+			prune(m, as, &p, va, 0);
 		}
 		done += n;
 		va += n * KEEL_PAGE_SIZE;
@@ -372,4 +439,23 @@ uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64
 	if (n)
 		*pte -= m->ram_base;
 	return n;
+}
+
+bool as_copy(struct mon *m, struct as *to, struct as *from, uint64_t *va, uint64_t max)
+{
+	bool replaced;
+	uint64_t pte, n;
+
+	while (max && (n = as_run(m, from, va, KEEL_VA_END, max, &pte))) {
+		const uint64_t flags = (pte & ~(PTE_ADDR | PTE_TRACK)) | PTE_D | pte_user(to);
+		const uint64_t done = as_map(m, to, *va, pte & PTE_ADDR, n, flags, &replaced);
+
+		*va += done * KEEL_PAGE_SIZE;
+		if (done < n)
+			return false;
+		max -= n;
+	}
+	if (max)
+		*va = KEEL_VA_END;
+	return true;
 }

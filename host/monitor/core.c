@@ -53,9 +53,8 @@ static const uint64_t served_mask =
 #undef KEEL_CALL
 
 #define KEEL_EXT(...)
-#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc)                                     \
-	{ EXT_SERVED_##ext && !((flags)&KEEL_CF_SMP) ? mon_##name : NULL, KEEL_CALL_ID(KEEL_EXT_##ext, fn), \
-	  KEEL_EXT_##ext, nargs, flags },
+#define KEEL_CALL(ext, fn, name, nargs, flags, a1, a2, a3, a4, a5, doc) \
+	{ EXT_SERVED_##ext ? mon_##name : NULL, KEEL_CALL_ID(KEEL_EXT_##ext, fn), KEEL_EXT_##ext, nargs, flags },
 static const struct call calls[] = {
 #include "hypercalls.def"
 };
@@ -72,6 +71,13 @@ static const uint8_t call_index[KEEL_EXT_COUNT][MAX_FN] = {
 #undef A
 #undef Z
 
+/* A call behind a feature bit that was not accepted, or is not offered: as one that is not implemented. */
+static bool refined_away(const struct mon *m, const struct call *c)
+{
+	return c->flags & KEEL_CF_SMP &&
+	       !((m->frozen ? m->accepted : m->offered)[1] >> KEEL_F1_SMP & 1 || KEEL_BUG(29));
+}
+
 /*
  * The common checks of a call in the order of KEEL-CALL-08, spelled out: taken when
  * call()'s one test says that something may be wrong.
@@ -81,8 +87,10 @@ static __attribute__((noinline, cold)) mret call_checked(struct mvcpu *v, unsign
 	const struct call *c = &calls[n];
 	const struct mon *m = v->mon;
 
-	if (!c->handler)
+	if (!c->handler || refined_away(m, c))
 		return MERR(KEEL_E_NOTSUP, 0);
+	if (!(m->offered[0] >> c->ext & 1))
+		return MERR(KEEL_E_PERM, 0);
 	if (c->flags & KEEL_CF_NOBATCH && v->illegal & KEEL_CF_NOBATCH && !KEEL_BUG(1))
 		return MERR(KEEL_E_CONTEXT, 0);
 	if (!(c->flags & KEEL_CF_EARLY) && !(m->callable >> c->ext & 1) && !KEEL_BUG(2))
@@ -101,7 +109,7 @@ static __attribute__((noinline, cold)) mret call_checked(struct mvcpu *v, unsign
 static void update_legal(struct mon *m)
 {
 	for (unsigned int i = 0; i < KEEL_CALL_COUNT; i++)
-		m->legal[i] = calls[i].handler && !(m->held >> calls[i].ext & 1) &&
+		m->legal[i] = calls[i].handler && !refined_away(m, &calls[i]) && !(m->held >> calls[i].ext & 1) &&
 			      (calls[i].flags & KEEL_CF_EARLY || m->callable >> calls[i].ext & 1);
 }
 
@@ -199,11 +207,16 @@ bool mon_copy_out(struct mon *m, uint64_t gpa, const void *src, uint64_t len)
 	d = (volatile uint64_t *)(m->ram + gpa);
 	for (uint64_t i = 0; i < len / 8; i++)
 		d[i] = s[i];
-	/* These writes bypass the guest's mappings, so HARVEST cannot see them. */
-	if (m->as0.tracked && len)
-		for (uint64_t p = gpa >> KEEL_PAGE_SHIFT; p <= (gpa + len - 1) >> KEEL_PAGE_SHIFT; p++)
-			m->hostlog[p / 8] |= 1 << p % 8;
+	mon_wrote(m, gpa, len);
 	return true;
+}
+
+void mon_wrote(struct mon *m, uint64_t gpa, uint64_t len)
+{
+	if (!__atomic_load_n(&m->tracking, __ATOMIC_ACQUIRE) || !len)
+		return;
+	for (uint64_t p = gpa >> KEEL_PAGE_SHIFT; p <= (gpa + len - 1) >> KEEL_PAGE_SHIFT; p++)
+		__atomic_or_fetch(&m->hostlog[p / 8], (uint8_t)(1 << p % 8), __ATOMIC_SEQ_CST);
 }
 
 void mon_init(struct mon *m)
@@ -212,6 +225,7 @@ void mon_init(struct mon *m)
 	m->frozen = false;
 	update_legal(m);
 	m->console_gpa = ~KEEL_U64(0);
+	m->as0.state = AS_LIVE;
 	as_init(m, &m->as0);
 }
 
@@ -222,15 +236,44 @@ void mon_vcpu_init(struct mon *m, struct mvcpu *v, struct keel_vcpu *page, uint3
 	v->id = id;
 	v->stack = (uint64_t)page + MON_STACK_TOP;
 	v->timer_deadline = KEEL_TIME_NEVER;
+	v->run = id ? MON_STOPPED : MON_RUNNING;
 	page->self = (uint64_t)page;
 	page->gate = m->gate_va;
 	page->start = m->start_va;
 	page->id = id;
 	for (unsigned int i = 0; i < 64; i++)
 		page->event_mask[i] = ~KEEL_U64(0);
-	v->cur.rip = m->entry;
-	v->cur.rdi = m->start_va;
+	v->begin.entry = m->entry;
+	v->begin.opaque = m->start_va;
+	mon_begin(v);
+}
+
+void mon_begin(struct mvcpu *v)
+{
+	/* Set by the host, which writes it no more once `run` is what it is now. */
+	const uint64_t entry = v->begin.entry, opaque = v->begin.opaque;
+
+	for (unsigned int i = 0; i < KEEL_CLASS_COUNT; i++) {
+		v->entry[i] = (struct mon_entry){ 0 };
+		v->page->slot[i].frame = (struct keel_frame){ 0 };
+	}
+	v->page->if_enabled = 0;
+	v->dump_pending = 0;
+	v->illegal = 0;
+	v->attn = 0;
+	v->cur = (struct keel_frame){ .rip = entry, .rdi = opaque, .mode = KEEL_MODE_KERNEL };
 	v->cur.rflags = 0x202; /* IF is the hardware's */
+	if (v->run == MON_STARTING)
+		__atomic_store_n(&v->run, MON_RUNNING, __ATOMIC_SEQ_CST);
+}
+
+void mon_stop(struct mvcpu *v)
+{
+	mon_timer_off(v);
+	v->user_as = NULL;
+	__atomic_store_n(&v->stop, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->run, MON_STOPPED, __ATOMIC_SEQ_CST);
+	mb_park(v);
 }
 
 /* BASE */
@@ -328,6 +371,7 @@ mret mon_base_limit(struct mvcpu *v, const uint64_t *a)
 		[KEEL_LIMIT_AS_TABLES] = m->arena_pages,
 		[KEEL_LIMIT_HARVEST_PAGES] = MON_HARVEST_PAGES,
 		[KEEL_LIMIT_MEMORY_PAGES] = MON_MEMORY_PAGES,
+		[KEEL_LIMIT_SPACES] = m->spaces,
 	};
 
 	if (a[0] >= KEEL_LIMIT_COUNT)
@@ -417,9 +461,15 @@ mret mon_stats_read(struct mvcpu *v, const uint64_t *a)
 	if (n > KEEL_CALL_COUNT - first)
 		n = KEEL_CALL_COUNT - first;
 	for (done = 0; done < n; done++) {
-		const struct mon_count *c = &v->count[first + done];
-		struct keel_stats_entry e = { calls[first + done].id, 0, c->calls, c->errors, c->work };
+		struct keel_stats_entry e = { .id = calls[first + done].id };
 
+		for (uint32_t i = 0; i < v->mon->vcpus; i++) {
+			const struct mon_count *c = &mv_peer(v, i)->count[first + done];
+
+			e.calls += c->calls;
+			e.errors += c->errors;
+			e.work += c->work;
+		}
 		mon_copy_out(v->mon, buf + done * sizeof(e), &e, sizeof(e));
 	}
 	return MRET(KEEL_OK, done);

@@ -1,117 +1,149 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * EVENT, TIME and VCPU: ports of this vCPU, its timer, waiting. The map itself
- * is libhypercall's event.c, the same code guests and the host run.
+ * EVENT, TIME and VCPU: ports, timers, waiting, starting and stopping. The map
+ * itself is libhypercall's event.c, the same code guests and the host run; any vCPU
+ * may write any other's. Who makes `pending` of another non-zero kicks it.
  */
 #include <hypercall/clock.h>
 
 #include "monitor.h"
 #include "bugs.h"
 
-/* Make a port pending on the calling vCPU; the exit path delivers. */
-void mon_send(struct mvcpu *v, uint32_t bit)
+/* `to` has something to look at that it had not: on its own thread the exit path does. */
+static void look(struct mvcpu *v, struct mvcpu *to)
 {
-	if (keel_ev_send(keel_share(v->page), bit))
+	if (to == v)
 		v->attn |= ATTN_LOOK;
+	else
+		mb_kick(v, to);
 }
 
-/* A handle that names a port in use, or a status saying why not. */
-static int64_t port_bit(struct mvcpu *v, uint64_t port, int at, uint32_t *bit)
+void mon_send(struct mvcpu *v, struct mvcpu *to, uint32_t bit)
 {
-	struct mon *m = v->mon;
+	if (keel_ev_send(keel_share(to->page), bit))
+		look(v, to);
+}
 
+static bool port_used(const struct mvcpu *t, uint32_t bit)
+{
+	return __atomic_load_n(&t->port_used[bit / 64], __ATOMIC_ACQUIRE) >> bit % 64 & 1;
+}
+
+/* The port in use that a handle names, or a status saying why there is none. */
+static int64_t port_find(struct mvcpu *v, uint64_t port, int at, struct mvcpu **of, uint32_t *bit)
+{
 	if (port >> 32)
 		return KEEL_STATUS(KEEL_E_INVAL, at);
 	*bit = KEEL_PORT_BIT(port);
-	if (KEEL_PORT_VCPU(port) != v->id || !(m->port_used[*bit / 64] >> *bit % 64 & 1))
+	if (KEEL_PORT_VCPU(port) >= v->mon->vcpus)
 		return KEEL_STATUS(KEEL_E_NOENT, at);
-	if (m->port_gen[*bit] != KEEL_PORT_GEN(port) && !KEEL_BUG(19))
+	*of = mv_peer(v, KEEL_PORT_VCPU(port));
+	if (!port_used(*of, *bit) || ((*of)->port_gen[*bit] != KEEL_PORT_GEN(port) && !KEEL_BUG(19)))
 		return KEEL_STATUS(KEEL_E_NOENT, at);
 	return KEEL_OK;
 }
 
-/* priority is one of the four */
+/* priority is one of the four; mon.ports is held */
 static mret port_new(struct mvcpu *v, uint64_t priority)
 {
-	struct mon *m = v->mon;
 	uint32_t word, last, bit;
 
 	word = priority * (KEEL_EVENT_BITS_PER_PRIORITY / 64);
 	last = word + KEEL_EVENT_BITS_PER_PRIORITY / 64;
-	while (word < last && !~m->port_used[word])
+	while (word < last && !~v->port_used[word])
 		word++;
 	if (word == last)
 		return MERR(KEEL_E_NOMEM, 0);
-	bit = word * 64 + __builtin_ctzll(~m->port_used[word]);
-	m->port_used[word] |= KEEL_U64(1) << bit % 64;
+	bit = word * 64 + __builtin_ctzll(~v->port_used[word]);
 	keel_ev_clear(keel_share(v->page), bit);
-	return MRET(KEEL_OK, KEEL_PORT(m->port_gen[bit], v->id, bit));
+	__atomic_or_fetch(&v->port_used[word], KEEL_U64(1) << bit % 64, __ATOMIC_RELEASE);
+	return MRET(KEEL_OK, KEEL_PORT(v->port_gen[bit], v->id, bit));
 }
 
 mret mon_event_alloc(struct mvcpu *v, const uint64_t *a)
 {
+	mret r;
+
 	if (a[0] >= KEEL_EVENT_PRIORITIES)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(1));
-	return port_new(v, a[0]);
+	mon_lock(&v->mon->ports);
+	r = port_new(v, a[0]);
+	mon_unlock(&v->mon->ports);
+	return r;
+}
+
+/* Where the port a source is bound to is kept, and what a port is there. 0 = none. */
+static uint32_t *source_port(struct mvcpu *v, uint64_t source)
+{
+	return source == KEEL_SOURCE_TIMER ? &v->timer_port : &v->mon->console_port;
+}
+
+static uint32_t bound(const struct mvcpu *of, uint32_t bit)
+{
+	return (of->id << 12 | bit) + 1;
 }
 
 mret mon_event_bind(struct mvcpu *v, const uint64_t *a)
 {
-	struct mon *m = v->mon;
+	uint32_t *at;
 	mret r;
 
 	if (a[0] >= KEEL_SOURCE_COUNT)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(1));
 	if (a[1] >= KEEL_EVENT_PRIORITIES)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
-	if (m->source_port[a[0]])
-		return MERR(KEEL_E_EXIST, KEEL_AT_ARG(1));
-	r = port_new(v, a[1]);
+	mon_lock(&v->mon->ports);
+	at = source_port(v, a[0]);
+	r = *at ? MERR(KEEL_E_EXIST, KEEL_AT_ARG(1)) : port_new(v, a[1]);
 	if (r.status == KEEL_OK)
-		__atomic_store_n(&m->source_port[a[0]], KEEL_PORT_BIT(r.value) + 1, __ATOMIC_RELEASE);
+		__atomic_store_n(at, bound(v, KEEL_PORT_BIT(r.value)), __ATOMIC_RELEASE);
+	mon_unlock(&v->mon->ports);
 	return r;
 }
 
 mret mon_event_close(struct mvcpu *v, const uint64_t *a)
 {
-	struct mon *m = v->mon;
+	struct mvcpu *of;
 	uint32_t bit;
-	int64_t status = port_bit(v, a[0], KEEL_AT_ARG(1), &bit);
+	int64_t status;
 
-	if (status != KEEL_OK)
-		return MRET(status, 0);
-	for (unsigned int s = 0; s < KEEL_SOURCE_COUNT; s++)
-		if (m->source_port[s] == bit + 1) {
-			__atomic_store_n(&m->source_port[s], 0, __ATOMIC_RELEASE);
-			if (s == KEEL_SOURCE_TIMER) {
-				v->timer_deadline = KEEL_TIME_NEVER;
-				mb_timer(v, KEEL_TIME_NEVER);
+	mon_lock(&v->mon->ports);
+	status = port_find(v, a[0], KEEL_AT_ARG(1), &of, &bit);
+	if (status == KEEL_OK) {
+		for (unsigned int s = 0; s < KEEL_SOURCE_COUNT; s++)
+			if (*source_port(of, s) == bound(of, bit)) {
+				__atomic_store_n(source_port(of, s), 0, __ATOMIC_RELEASE);
+				/* Another vCPU's timer finds nobody to tell when it goes off. */
+				if (s == KEEL_SOURCE_TIMER && of == v)
+					mon_timer_off(v);
 			}
-		}
-	if (!KEEL_BUG(20))
-		keel_ev_clear(keel_share(v->page), bit);
-	m->port_gen[bit]++;
-	m->port_used[bit / 64] &= ~(KEEL_U64(1) << bit % 64);
-	return MRET(KEEL_OK, 0);
+		of->port_gen[bit]++;
+		__atomic_and_fetch(&of->port_used[bit / 64], ~(KEEL_U64(1) << bit % 64), __ATOMIC_RELEASE);
+		if (!KEEL_BUG(20))
+			keel_ev_clear(keel_share(of->page), bit);
+	}
+	mon_unlock(&v->mon->ports);
+	return MRET(status, 0);
 }
 
 static int64_t port_op(struct mvcpu *v, uint32_t op, uint64_t port, int at)
 {
+	struct mvcpu *of;
 	uint32_t bit;
-	int64_t status = port_bit(v, port, at, &bit);
+	int64_t status = port_find(v, port, at, &of, &bit);
 
 	if (status != KEEL_OK)
 		return status;
 	switch (op) {
 	case KEEL_EVENT_OP_MASK:
-		keel_ev_mask(keel_share(v->page), bit);
+		keel_ev_mask(keel_share(of->page), bit);
 		break;
 	case KEEL_EVENT_OP_UNMASK:
-		if (keel_ev_unmask(keel_share(v->page), bit))
-			v->attn |= ATTN_LOOK;
+		if (keel_ev_unmask(keel_share(of->page), bit))
+			look(v, of);
 		break;
 	case KEEL_EVENT_OP_SEND:
-		mon_send(v, bit);
+		mon_send(v, of, bit);
 		break;
 	}
 	return KEEL_OK;
@@ -163,10 +195,13 @@ mret mon_event_batch(struct mvcpu *v, const uint64_t *a)
 
 mret mon_event_dump(struct mvcpu *v, const uint64_t *a)
 {
-	if (a[0] != v->id)
+	struct mvcpu *to;
+
+	if (a[0] >= v->mon->vcpus)
 		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
-	v->dump_pending = 1;
-	v->attn |= ATTN_LOOK;
+	to = mv_peer(v, a[0]);
+	__atomic_store_n(&to->dump_pending, 1, __ATOMIC_SEQ_CST);
+	look(v, to);
 	return MRET(KEEL_OK, 0);
 }
 
@@ -187,7 +222,7 @@ mret mon_time_read(struct mvcpu *v, const uint64_t *a)
 
 mret mon_time_set_timer(struct mvcpu *v, const uint64_t *a)
 {
-	if (!v->mon->source_port[KEEL_SOURCE_TIMER])
+	if (!v->timer_port)
 		return MERR(KEEL_E_STATE, 0);
 	v->timer_deadline = a[0];
 	if (a[0] != KEEL_TIME_NEVER && mon_now(v) >= a[0])
@@ -195,6 +230,12 @@ mret mon_time_set_timer(struct mvcpu *v, const uint64_t *a)
 	else
 		mb_timer(v, KEEL_BUG(21) ? a[0] - 50000 : a[0]);
 	return MRET(KEEL_OK, 0);
+}
+
+void mon_timer_off(struct mvcpu *v)
+{
+	v->timer_deadline = KEEL_TIME_NEVER;
+	mb_timer(v, KEEL_TIME_NEVER);
 }
 
 /*
@@ -219,7 +260,7 @@ static uint64_t backend_time(struct mvcpu *v, uint64_t deadline, uint64_t now)
  */
 void mon_timer_fired(struct mvcpu *v)
 {
-	uint32_t port = v->mon->source_port[KEEL_SOURCE_TIMER];
+	uint32_t port = __atomic_load_n(&v->timer_port, __ATOMIC_ACQUIRE);
 	uint64_t now;
 
 	if (v->timer_deadline == KEEL_TIME_NEVER || !port)
@@ -230,7 +271,7 @@ void mon_timer_fired(struct mvcpu *v)
 		return;
 	}
 	v->timer_deadline = KEEL_TIME_NEVER;
-	mon_send(v, (port - 1) % KEEL_EVENT_BITS);
+	mon_send(v, v, (port - 1) % KEEL_EVENT_BITS);
 }
 
 /* VCPU */
@@ -247,7 +288,8 @@ mret mon_vcpu_wait(struct mvcpu *v, const uint64_t *a)
 			v->attn |= ATTN_LOOK;
 			return MRET(KEEL_OK, 0);
 		}
-		if (v->dump_pending && v->entry[KEEL_CLASS_DUMP].entry) {
+		if ((__atomic_load_n(&v->dump_pending, __ATOMIC_SEQ_CST) && v->entry[KEEL_CLASS_DUMP].entry) ||
+		    __atomic_load_n(&v->stop, __ATOMIC_SEQ_CST)) {
 			v->attn |= ATTN_LOOK;
 			return MRET(KEEL_OK, 0);
 		}
@@ -262,8 +304,75 @@ mret mon_vcpu_wait(struct mvcpu *v, const uint64_t *a)
 
 mret mon_vcpu_yield(struct mvcpu *v, const uint64_t *a)
 {
-	if (a[0] != ~KEEL_U64(0) && a[0] != v->id)
+	if (a[0] != KEEL_VCPU_ANY && a[0] >= v->mon->vcpus)
 		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
-	mb_yield(v);
+	mb_yield(v, a[0] == KEEL_VCPU_ANY || a[0] == v->id ? NULL : mv_peer(v, a[0]));
 	return MRET(KEEL_OK, 0);
+}
+
+mret mon_vcpu_start(struct mvcpu *v, const uint64_t *a)
+{
+	if (a[0] >= v->mon->vcpus)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (a[1] < KEEL_VA_MIN || a[1] >= KEEL_VA_END)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	return mb_remote(v, KEEL_CALL_VCPU_START, a);
+}
+
+mret mon_vcpu_stop(struct mvcpu *v, const uint64_t *a)
+{
+	if (a[0] >= v->mon->vcpus)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (a[0] == v->id)
+		mon_stop(v);
+	return mb_remote(v, KEEL_CALL_VCPU_STOP, a);
+}
+
+/* The next vCPU of a set at or after `from`; mon.vcpus when there is none. Its words are those of one bank. */
+static uint32_t next_of(const struct keel_vcpu_set *set, uint32_t vcpus, uint32_t from)
+{
+	while (from < vcpus && !(set->bank[0] >> from & 1))
+		from++;
+	return from;
+}
+
+mret mon_vcpu_ipi(struct mvcpu *v, const uint64_t *a)
+{
+	const uint64_t gpa = a[0], size = a[1], bit = a[2];
+	const uint32_t vcpus = v->mon->vcpus;
+	struct keel_vcpu_set *set = &v->copy.set;
+
+	_Static_assert(MON_MAX_VCPUS <= 64, "one bank");
+	if (gpa % 8)
+		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(1));
+	if (size % 8 || size < 8 || size > sizeof(*set))
+		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
+	if (bit >= KEEL_EVENT_BITS)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(3));
+	if (!mon_copy_in(v->mon, set, gpa, size))
+		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(1));
+	if (mon_bits(set->banks) != size / 8 - 1)
+		return MERR(KEEL_E_INVAL, KEEL_AT_FIELD(1));
+	for (uint64_t w = 0; w < size / 8 - 1; w++)
+		if (w || !(set->banks & 1) ? set->bank[w] : set->bank[w] >> vcpus)
+			return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (!(set->banks & 1))
+		return MRET(KEEL_OK, 0);
+	for (uint32_t i = next_of(set, vcpus, 0); i < vcpus; i = next_of(set, vcpus, i + 1))
+		if (!port_used(mv_peer(v, i), bit) && !KEEL_BUG(30))
+			return MERR(KEEL_E_NOENT, KEEL_AT_ARG(3));
+	for (uint32_t i = next_of(set, vcpus, 0); i < vcpus; i = next_of(set, vcpus, i + 1))
+		mon_send(v, mv_peer(v, i), bit);
+	return MRET(KEEL_OK, 0);
+}
+
+mret mon_vcpu_info(struct mvcpu *v, const uint64_t *a)
+{
+	if (a[0] >= v->mon->vcpus)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (a[1] >= KEEL_VCPU_INFO_COUNT)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	return MRET(KEEL_OK, __atomic_load_n(&mv_peer(v, a[0])->run, __ATOMIC_SEQ_CST) == MON_STOPPED
+				     ? KEEL_VCPU_STOPPED
+				     : KEEL_VCPU_RUNNING);
 }

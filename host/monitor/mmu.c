@@ -13,6 +13,7 @@
 /* A cache operation not yet carried out. op 0 = none. */
 struct pend {
 	struct mvcpu *v;
+	struct as *as;
 	uint64_t va, pages, gpa;
 	uint32_t op, prot;
 	unsigned int flags; /* MB_* */
@@ -22,15 +23,15 @@ static void pend_flush(struct pend *p)
 {
 	switch (p->op) {
 	case KEEL_MMU_MAP:
-		mb_map(p->v, p->va, p->pages, p->gpa, p->prot, p->flags);
+		mb_map(p->v, p->as, p->va, p->pages, p->gpa, p->prot, p->flags);
 		break;
 	case KEEL_MMU_UNMAP:
 		if (!KEEL_BUG(8))
-			mb_unmap(p->v, p->va, p->pages);
+			mb_unmap(p->v, p->as, p->va, p->pages);
 		break;
 	case KEEL_MMU_PROTECT:
 		if (!KEEL_BUG(9))
-			mb_protect(p->v, p->va, p->pages, p->prot);
+			mb_protect(p->v, p->as, p->va, p->pages, p->prot);
 		break;
 	}
 	p->op = 0;
@@ -51,14 +52,14 @@ static void pend_add(struct pend *p, uint32_t op, uint64_t va, uint64_t pages, u
 		if (op == KEEL_MMU_UNMAP && va > end && va - p->va < MAX_SPAN) {
 			uint64_t gap = end, pte;
 
-			if (!as_run(p->v->mon, &p->v->mon->as0, &gap, va, 1, &pte)) {
+			if (!as_run(p->v->mon, p->as, &gap, va, 1, &pte)) {
 				p->pages = (va - p->va) / KEEL_PAGE_SIZE + pages;
 				return;
 			}
 		}
 	}
 	pend_flush(p);
-	*p = (struct pend){ p->v, va, pages, gpa, op, prot, flags };
+	*p = (struct pend){ p->v, p->as, va, pages, gpa, op, prot, flags };
 }
 
 /* Bring the cache's protection of a range in line with the tree, run by run. */
@@ -67,16 +68,17 @@ static void pend_reprotect(struct pend *p, uint64_t va, uint64_t pages)
 	struct mon *m = p->v->mon;
 	uint64_t end = va + pages * KEEL_PAGE_SIZE, pte, n;
 
-	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
+	while ((n = as_run(m, p->as, &va, end, pages, &pte))) {
 		pend_add(p, KEEL_MMU_PROTECT, va, n, 0, pte_cache_prot(pte), 0);
 		va += n * KEEL_PAGE_SIZE;
 	}
 }
 
-static uint64_t prot_to_pte(uint32_t prot)
+static uint64_t prot_to_pte(const struct as *as, uint32_t prot)
 {
 	/* The processor need not write what nobody asks for; HARVEST clears D. */
-	return PTE_P | PTE_A | PTE_D | (prot & KEEL_PROT_W ? PTE_W : 0) | (prot & KEEL_PROT_X ? 0 : PTE_NX);
+	return PTE_P | PTE_A | PTE_D | pte_user(as) | (prot & KEEL_PROT_W ? PTE_W : 0) |
+	       (prot & KEEL_PROT_X ? 0 : PTE_NX);
 }
 
 static bool guest_range(uint64_t va, uint64_t len)
@@ -116,11 +118,11 @@ static int64_t check(const struct mon *m, const struct keel_mmu_record *r)
 }
 
 /* Pages from va on before the first ABI page: those may be had read-only and no other way (KEEL-MMU-20). */
-static uint64_t pages_of_ram(struct mon *m, uint64_t va, uint64_t pages)
+static uint64_t pages_of_ram(struct mon *m, struct as *as, uint64_t va, uint64_t pages)
 {
 	uint64_t at = va, end = va + pages * KEEL_PAGE_SIZE, pte, n;
 
-	for (; (n = as_run(m, &m->as0, &at, end, pages, &pte)); at += n * KEEL_PAGE_SIZE)
+	for (; (n = as_run(m, as, &at, end, pages, &pte)); at += n * KEEL_PAGE_SIZE)
 		if ((pte & PTE_ADDR) >= m->ram_size)
 			return (at - va) / KEEL_PAGE_SIZE;
 	return pages;
@@ -130,7 +132,7 @@ static uint64_t pages_of_ram(struct mon *m, uint64_t va, uint64_t pages)
 static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t budget, uint64_t *done)
 {
 	struct mon *m = p->v->mon;
-	struct as *as = &m->as0;
+	struct as *as = p->as;
 	uint64_t pages = r->len / KEEL_PAGE_SIZE, present = 0, written = 0, allowed;
 	bool replaced;
 
@@ -138,7 +140,7 @@ static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t b
 		pages = budget;
 	switch (r->op) {
 	case KEEL_MMU_MAP:
-		*done = as_map(m, as, r->va, r->gpa, pages, prot_to_pte(r->prot), &replaced);
+		*done = as_map(m, as, r->va, r->gpa, pages, prot_to_pte(as, r->prot), &replaced);
 		if (*done)
 			pend_add(p, KEEL_MMU_MAP, r->va, *done, r->gpa, r->prot | KEEL_PROT_R,
 				 (r->flags & KEEL_MMU_POPULATE ? MB_POPULATE : 0) | (replaced ? MB_REPLACED : 0));
@@ -149,8 +151,8 @@ static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t b
 			pend_add(p, KEEL_MMU_UNMAP, r->va, *done, 0, 0, 0);
 		return *done < pages ? KEEL_STATUS(KEEL_E_NOMEM, 0) : KEEL_OK;
 	default:
-		allowed = r->prot == KEEL_PROT_R || KEEL_BUG(11) ? pages : pages_of_ram(m, r->va, pages);
-		*done = as_protect(m, as, r->va, allowed, prot_to_pte(r->prot) & ~PTE_D);
+		allowed = r->prot == KEEL_PROT_R || KEEL_BUG(11) ? pages : pages_of_ram(m, as, r->va, pages);
+		*done = as_protect(m, as, r->va, allowed, prot_to_pte(as, r->prot) & ~PTE_D);
 		if (*done)
 			pend_reprotect(p, r->va, *done);
 		if (*done == pages)
@@ -166,13 +168,14 @@ static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t b
 /**
  * execute - work off copied records within the work bound
  * @v: the vCPU
+ * @as: the address space, locked
  * @rec: records nobody else can change
  * @n: how many
  * @value: set to records done | pages of the next one << 32
  */
-static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint64_t n, uint64_t *value)
+static int64_t execute(struct mvcpu *v, struct as *as, const struct keel_mmu_record *rec, uint64_t n, uint64_t *value)
 {
-	struct pend p = { .v = v };
+	struct pend p = { .v = v, .as = as };
 	uint64_t budget = MON_MMU_PAGES, i, part = 0;
 	const uint32_t tables_put = v->mon->tables_put;
 	int64_t status = KEEL_OK;
@@ -190,6 +193,7 @@ static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint6
 		}
 	}
 	pend_flush(&p);
+	mb_settle(v, as);
 	if (v->mon->tables_put != tables_put)
 		mb_tables_freed(v);
 	mon_work(v, MON_CALL_mmu_batch, MON_MMU_PAGES - budget);
@@ -199,8 +203,9 @@ static int64_t execute(struct mvcpu *v, const struct keel_mmu_record *rec, uint6
 
 mret mon_mmu_batch(struct mvcpu *v, const uint64_t *a)
 {
-	const uint64_t as = a[0], records = a[1], count = a[2], flags = a[3];
+	const uint64_t records = a[1], count = a[2], flags = a[3];
 	uint64_t n = count < MON_BATCH ? count : MON_BATCH, value;
+	struct as *as;
 	int64_t status;
 
 	if (records % 8)
@@ -209,26 +214,34 @@ mret mon_mmu_batch(struct mvcpu *v, const uint64_t *a)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(3));
 	if (flags)
 		return MRET(KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_ARG(4), __builtin_ctzll(flags)), 0);
-	if (as)
+	as = space_get(v, a[0]);
+	if (!as)
 		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
-	if (!mon_range_ok(v->mon, records, count * sizeof(struct keel_mmu_record)))
+	if (!mon_range_ok(v->mon, records, count * sizeof(struct keel_mmu_record))) {
+		space_put(v, as);
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(2));
+	}
 	mon_copy_in(v->mon, v->copy.mmu, records, n * sizeof(struct keel_mmu_record));
-	status = execute(v, v->copy.mmu, n, &value);
+	status = execute(v, as, v->copy.mmu, n, &value);
+	space_put(v, as);
 	return MRET(status, value);
 }
 
 mret mon_mmu_query(struct mvcpu *v, const uint64_t *a)
 {
-	uint64_t pte;
+	uint64_t pte = 0;
+	struct as *as;
 
 	if (a[1] % KEEL_PAGE_SIZE)
 		return MERR(KEEL_E_INVAL, KEEL_AT_ARG(2));
-	if (a[0])
+	as = space_get(v, a[0]);
+	if (!as)
 		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	if (guest_range(a[1], KEEL_PAGE_SIZE))
+		pte = as_lookup(v->mon, as, a[1]);
+	space_put(v, as);
 	if (!guest_range(a[1], KEEL_PAGE_SIZE))
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
-	pte = as_lookup(v->mon, &v->mon->as0, a[1]);
 	if (!pte)
 		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(2));
 	return MRET(KEEL_OK, (pte & PTE_ADDR) | pte_prot(pte));
@@ -250,7 +263,7 @@ int64_t mon_boot_map(struct mvcpu *v)
 
 		while (r.len) {
 			uint64_t value, bytes;
-			int64_t status = execute(v, &r, 1, &value);
+			int64_t status = execute(v, &m->as0, &r, 1, &value);
 
 			if (status != KEEL_OK)
 				return status;
@@ -263,16 +276,17 @@ int64_t mon_boot_map(struct mvcpu *v)
 	return KEEL_OK;
 }
 
-bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *error)
+/* With the space locked. */
+static bool fault(struct mvcpu *v, struct as *as, uint64_t va, bool write, bool fetch, uint64_t *error)
 {
 	struct mon *m = v->mon;
 	uint64_t pte = 0, at, end, n;
 	uint32_t need = write ? KEEL_PROT_W : fetch ? KEEL_PROT_X : KEEL_PROT_R;
 
 	va &= ~(KEEL_PAGE_SIZE - 1);
-	*error = (write ? KEEL_PF_W : 0) | (fetch ? KEEL_PF_X : 0);
+	*error = (write ? KEEL_PF_W : 0) | (fetch ? KEEL_PF_X : 0) | (as->index ? KEEL_PF_U : 0);
 	if (guest_range(va, KEEL_PAGE_SIZE))
-		pte = as_lookup(m, &m->as0, va);
+		pte = as_lookup(m, as, va);
 	if (!pte)
 		return false;
 	if (!(pte_prot(pte) & need)) {
@@ -284,16 +298,27 @@ bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *e
 	end = at + FAULT_AROUND * KEEL_PAGE_SIZE;
 	if (at < KEEL_VA_MIN)
 		at = KEEL_VA_MIN;
-	while ((n = as_run(m, &m->as0, &at, end, FAULT_AROUND, &pte)) && at + n * KEEL_PAGE_SIZE <= va)
+	while ((n = as_run(m, as, &at, end, FAULT_AROUND, &pte)) && at + n * KEEL_PAGE_SIZE <= va)
 		at += n * KEEL_PAGE_SIZE;
 	if (write && (pte & (PTE_TRACK | PTE_D)) == PTE_TRACK) {
 		/* First write since the last harvest; the neighbours may be reported too. */
-		as_flags(m, &m->as0, at, n, PTE_D, 0);
-		mb_protect(v, at, n, pte_prot(pte));
-		return true;
+		as_flags(m, as, at, n, PTE_D, 0);
+		mb_protect(v, as, at, n, pte_prot(pte));
+	} else {
+		mb_map(v, as, at, n, pte & PTE_ADDR, pte_cache_prot(pte), MB_REPLACED);
 	}
-	mb_map(v, at, n, pte & PTE_ADDR, pte_cache_prot(pte), MB_REPLACED);
+	mb_settle(v, as);
 	return true;
+}
+
+bool mon_fault(struct mvcpu *v, struct as *as, uint64_t va, bool write, bool fetch, uint64_t *error)
+{
+	bool retry;
+
+	mon_lock(&as->lock);
+	retry = fault(v, as, va, write, fetch, error);
+	mon_unlock(&as->lock);
+	return retry;
 }
 
 /* HARVEST */
@@ -301,9 +326,10 @@ bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *e
 /*
  * Checks all three share; `form` is what the call's own fourth argument looks like,
  * whose turn comes between the form of the others and what they name
- * (KEEL-CALL-09). *pages is what this call will work off.
+ * (KEEL-CALL-09). *pages is what this call will work off, *as the space, locked,
+ * when it is KEEL_OK.
  */
-static int64_t harvest_check(const uint64_t *a, int64_t form, uint64_t *pages)
+static int64_t harvest_check(struct mvcpu *v, const uint64_t *a, int64_t form, uint64_t *pages, struct as **as)
 {
 	if (a[1] % KEEL_PAGE_SIZE)
 		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(2));
@@ -311,10 +337,13 @@ static int64_t harvest_check(const uint64_t *a, int64_t form, uint64_t *pages)
 		return KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(3));
 	if (form != KEEL_OK)
 		return form;
-	if (a[0])
+	*as = space_get(v, a[0]);
+	if (!*as)
 		return KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
-	if (!guest_range(a[1], a[2]))
+	if (!guest_range(a[1], a[2])) {
+		space_put(v, *as);
 		return KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	}
 	*pages = a[2] / KEEL_PAGE_SIZE;
 	if (*pages > MON_HARVEST_PAGES)
 		*pages = MON_HARVEST_PAGES;
@@ -322,15 +351,15 @@ static int64_t harvest_check(const uint64_t *a, int64_t form, uint64_t *pages)
 }
 
 /* Set and clear leaf flags of every mapped page of a range, the cache following. */
-static mret harvest_flags(struct mvcpu *v, enum mon_call call, const uint64_t *a, uint64_t pages, uint64_t set,
-			  uint64_t clear)
+static mret harvest_flags(struct mvcpu *v, struct as *as, enum mon_call call, const uint64_t *a, uint64_t pages,
+			  uint64_t set, uint64_t clear)
 {
 	struct mon *m = v->mon;
-	struct pend p = { .v = v };
+	struct pend p = { .v = v, .as = as };
 	uint64_t va = a[1], end = va + pages * KEEL_PAGE_SIZE, pte, n;
 	int64_t status = KEEL_OK;
 
-	while ((n = as_run(m, &m->as0, &va, end, pages, &pte))) {
+	while ((n = as_run(m, as, &va, end, pages, &pte))) {
 		uint64_t done;
 
 		/* Nothing to clear there: large leaves stay whole (KEEL-HARVEST-09). */
@@ -338,7 +367,7 @@ static mret harvest_flags(struct mvcpu *v, enum mon_call call, const uint64_t *a
 			va += n * KEEL_PAGE_SIZE;
 			continue;
 		}
-		done = as_flags(m, &m->as0, va, n, set, clear);
+		done = as_flags(m, as, va, n, set, clear);
 		pend_reprotect(&p, va, done);
 		va += done * KEEL_PAGE_SIZE;
 		if (done < n) {
@@ -348,15 +377,17 @@ static mret harvest_flags(struct mvcpu *v, enum mon_call call, const uint64_t *a
 		}
 	}
 	pend_flush(&p);
+	mb_settle(v, as);
 	mon_work(v, call, pages);
 	return MRET(status, pages);
 }
 
 mret mon_harvest_start(struct mvcpu *v, const uint64_t *a)
 {
-	struct mon *m = v->mon;
 	uint64_t pages, unknown = a[3] & ~(KEEL_HARVEST_DIRTY | KEEL_HARVEST_ACCESSED);
 	int64_t form = KEEL_OK, status;
+	struct as *as;
+	mret r;
 
 	if (unknown)
 		form = KEEL_STATUS_BIT(KEEL_E_INVAL, KEEL_AT_ARG(4), __builtin_ctzll(unknown));
@@ -364,23 +395,27 @@ mret mon_harvest_start(struct mvcpu *v, const uint64_t *a)
 		form = KEEL_STATUS_BIT(KEEL_E_NOTSUP, KEEL_AT_ARG(4), __builtin_ctzll(KEEL_HARVEST_ACCESSED));
 	else if (!a[3])
 		form = KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(4));
-	status = harvest_check(a, form, &pages);
+	status = harvest_check(v, a, form, &pages, &as);
 	if (status != KEEL_OK)
 		return MRET(status, 0);
-	if (!m->as0.tracked)
-		for (uint64_t i = 0; i < m->ram_size / KEEL_PAGE_SIZE / 8; i++)
-			m->hostlog[i] = 0;
-	return harvest_flags(v, MON_CALL_harvest_start, a, pages, PTE_TRACK, PTE_D);
+	space_track(v, as);
+	r = harvest_flags(v, as, MON_CALL_harvest_start, a, pages, PTE_TRACK, PTE_D);
+	space_put(v, as);
+	return r;
 }
 
 mret mon_harvest_stop(struct mvcpu *v, const uint64_t *a)
 {
 	uint64_t pages;
-	int64_t status = harvest_check(a, KEEL_OK, &pages);
+	struct as *as;
+	int64_t status = harvest_check(v, a, KEEL_OK, &pages, &as);
+	mret r;
 
 	if (status != KEEL_OK)
 		return MRET(status, 0);
-	return harvest_flags(v, MON_CALL_harvest_stop, a, pages, 0, PTE_TRACK | PTE_D);
+	r = harvest_flags(v, as, MON_CALL_harvest_stop, a, pages, 0, PTE_TRACK | PTE_D);
+	space_put(v, as);
+	return r;
 }
 
 /* Was this page written by somebody other than the guest through a tracked mapping? */
@@ -388,32 +423,31 @@ static bool written_by_host(const struct mon *m, uint64_t gpa)
 {
 	if (gpa >= m->ram_size)
 		return false;
-	return gpa == m->console_gpa || (m->hostlog[gpa / KEEL_PAGE_SIZE / 8] >> gpa / KEEL_PAGE_SIZE % 8 & 1);
+	return gpa == m->console_gpa ||
+	       (__atomic_load_n(&m->hostlog[gpa / KEEL_PAGE_SIZE / 8], __ATOMIC_RELAXED) >> gpa / KEEL_PAGE_SIZE % 8 &
+		1);
 }
 
-mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
+/* harvest_collect with the space locked, its bitmap in v->copy.bytes. */
+static mret collect(struct mvcpu *v, struct as *as, const uint64_t *a, uint64_t pages)
 {
-	const uint64_t bitmap = a[3];
+	const uint64_t bitmap = a[3], bytes = (pages + 63) / 64 * 8, end = a[1] + pages * KEEL_PAGE_SIZE;
 	struct mon *m = v->mon;
 	uint8_t *bits = v->copy.bytes;
-	uint64_t pages, bytes, va, end, pte, n, written = 0;
-	int64_t status = harvest_check(a, bitmap % 8 ? KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(4)) : KEEL_OK, &pages);
+	uint64_t va, pte, n, written = 0;
 
-	if (status != KEEL_OK)
-		return MRET(status, 0);
-	bytes = (pages + 63) / 64 * 8;
 	if (!mon_range_ok(m, bitmap, bytes))
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(4));
 	__builtin_memset(bits, 0, bytes);
-	end = a[1] + pages * KEEL_PAGE_SIZE;
+	space_track(v, as);
 	/*
 	 * A mapped page nobody tracks yet was mapped since: it counts as written.
 	 * Splitting large leaves for that can fail, so it comes before anything is re-armed.
 	 */
-	for (va = a[1]; (n = as_run(m, &m->as0, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE)
-		if (!(pte & PTE_TRACK) && as_flags(m, &m->as0, va, n, PTE_TRACK | PTE_D, 0) < n)
+	for (va = a[1]; (n = as_run(m, as, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE)
+		if (!(pte & PTE_TRACK) && as_flags(m, as, va, n, PTE_TRACK | PTE_D, 0) < n)
 			return MERR(KEEL_E_NOMEM, 0);
-	for (va = a[1]; (n = as_run(m, &m->as0, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE) {
+	for (va = a[1]; (n = as_run(m, as, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE) {
 		for (uint64_t i = 0; i < n; i++) {
 			uint64_t at = (va - a[1]) / KEEL_PAGE_SIZE + i;
 
@@ -423,9 +457,24 @@ mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
 			}
 		}
 	}
-	harvest_flags(v, MON_CALL_harvest_collect, a, pages, 0, KEEL_BUG(14) ? 0 : PTE_D);
+	harvest_flags(v, as, MON_CALL_harvest_collect, a, pages, 0, KEEL_BUG(14) ? 0 : PTE_D);
 	mon_copy_out(m, bitmap, bits, bytes);
 	return MRET(KEEL_OK, pages | written << 32);
+}
+
+mret mon_harvest_collect(struct mvcpu *v, const uint64_t *a)
+{
+	const int64_t form = a[3] % 8 ? KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(4)) : KEEL_OK;
+	uint64_t pages;
+	struct as *as;
+	int64_t status = harvest_check(v, a, form, &pages, &as);
+	mret r;
+
+	if (status != KEEL_OK)
+		return MRET(status, 0);
+	r = collect(v, as, a, pages);
+	space_put(v, as);
+	return r;
 }
 
 /* MEMORY */
@@ -454,9 +503,7 @@ mret mon_memory_release(struct mvcpu *v, const uint64_t *a)
 	if (!KEEL_BUG(15) && !mb_release(v, a[0], pages))
 		return MERR(KEEL_E_AGAIN, 0);
 	/* The content changed; that is a write as far as HARVEST is concerned. */
-	if (v->mon->as0.tracked)
-		for (uint64_t p = a[0] / KEEL_PAGE_SIZE; p < a[0] / KEEL_PAGE_SIZE + pages; p++)
-			v->mon->hostlog[p / 8] |= 1 << p % 8;
+	mon_wrote(v->mon, a[0], pages * KEEL_PAGE_SIZE);
 	mon_work(v, MON_CALL_memory_release, pages);
 	return MRET(KEEL_OK, pages);
 }

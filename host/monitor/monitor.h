@@ -16,6 +16,11 @@
  *    monitor text only sets `attn`, and the exit path looks again;
  *  - the exit sequences are restartable ranges (gate.S), so an upcall between
  *    the last look and the last instruction restarts the look.
+ *
+ * Several vCPUs (`--vcpus`): each has its own struct mvcpu, which only its own thread
+ * writes, but for what is marked below. What they share is in struct mon, and each
+ * part says what guards it. Locks are never held while guest code runs, and taken in
+ * this order: an address space's, another one's (clone: source first), the arena's.
  */
 #ifndef KEEL_MONITOR_H
 #define KEEL_MONITOR_H
@@ -61,12 +66,15 @@
 #include <keel/keel.h>
 
 #define MON_MAX_CALLS 64
+#define MON_MAX_VCPUS 16
+#define MON_MAX_SPACES 1024 /* address spaces beside the guest kernel's */
 /* Work bounds of one call (architecture decision 4); base_limit reports them. */
 #define MON_BATCH 64
 #define MON_MMU_PAGES 512
 #define MON_BATCH_COUNT 65536
 #define MON_HARVEST_PAGES 32768
 #define MON_MEMORY_PAGES 32768
+#define MON_CLONE_PAGES 2048
 
 /* One remembered hypercall, layout shared with host/partition.h's trace_entry. */
 struct mon_trace {
@@ -92,8 +100,9 @@ struct mon_remote {
 _Static_assert(sizeof(struct mon_remote) <= 64, "one cache line");
 
 /* Pseudo call numbers of the remote slot: not hypercalls, a guest cannot reach them through the gate. */
-#define MON_REMOTE_READY 0xff000000u /* the context is built and sealed; arg0 = 0 or a negative errno, arg1 = step */
-#define MON_REMOTE_FATAL 0xff000001u /* mvcpu.fatal is filled in */
+#define MON_REMOTE_READY 0xff000000u  /* the context is built and sealed; arg0 = 0 or a negative errno, arg1 = step */
+#define MON_REMOTE_FATAL 0xff000001u  /* mvcpu.fatal is filled in */
+#define MON_REMOTE_PARKED 0xff000002u /* kvm: this vCPU stopped; returns when it is started */
 
 enum mon_fatal_kind {
 	MON_FATAL_NONE,
@@ -119,12 +128,19 @@ struct mon_count {
 	uint64_t calls, errors, work;
 };
 
+/* mvcpu.run: what the vCPU does. KEEL_VCPU_STOPPED is the only state in which the host may write its `begin`. */
+enum mon_run {
+	MON_STOPPED = KEEL_VCPU_STOPPED,
+	MON_RUNNING = KEEL_VCPU_RUNNING,
+	MON_STARTING, /* set by the host, by exchange; the vCPU makes it RUNNING */
+};
+
 /* Private half of a vCPU, at MON_PRIVATE in its block. */
 struct mvcpu {
 	uint64_t guest_rsp;
 	uint64_t stack;
 	uint32_t attn;
-	uint32_t dump_pending; /* set by the host or by event_dump */
+	uint32_t dump_pending; /* set by the host, or any vCPU's event_dump */
 	uint64_t guest_rbp;    /* with guest_rsp: where a backtrace of a calling guest starts */
 	struct mon *mon;
 	struct keel_vcpu *page;
@@ -139,20 +155,61 @@ struct mvcpu {
 	uint64_t timer_deadline; /* guest ns, KEEL_TIME_NEVER = off */
 	struct mon_trace trace[MON_TRACE] __attribute__((aligned(64)));
 	struct mon_count count[MON_MAX_CALLS];
+	uint32_t run;  /* enum mon_run; ring3 waits on it for its start */
+	uint32_t stop; /* set by the host: stop at the next look */
+	struct {
+		uint64_t entry, opaque;
+	} begin;	       /* set by the host, before run becomes STARTING */
+	struct as *user_as;    /* where this vCPU runs user code; NULL = nowhere */
+	uint64_t user_gpa;     /* of its context */
+	struct keel_user user; /* copy of the context that runs */
 	struct mon_fatal fatal;
 	struct mon_remote remote __attribute__((aligned(64)));
-	uint64_t backend[16]; /* the backend's own */
+	uint64_t backend[16];		   /* the backend's own */
+	uint32_t timer_port;		   /* as mon.console_port */
+	uint8_t port_gen[KEEL_EVENT_BITS]; /* under mon.ports, like the next one */
+	uint64_t port_used[64];
 	union {
 		struct keel_mmu_record mmu[MON_BATCH];
 		struct keel_event_record event[KEEL_EVENT_BATCH_MAX];
-		uint8_t bytes[4096];
-	} copy; /* where batches are copied to, once */
+		struct keel_vcpu_set set;
+		uint8_t bytes[4096];	     /* the XSAVE area of user code, too */
+	} copy __attribute__((aligned(64))); /* where batches are copied to, once */
 };
 
-/* Fixed parts of an address space's tree; see as.c. */
+/*
+ * A lock between vCPUs. Whoever waits for one yields now and then, for its holder may
+ * need the processor; nobody waits for the host while holding one, M and the cache's
+ * own work (mb_*) excepted.
+ */
+struct mon_lock {
+	uint32_t taken;
+};
+
+enum as_state {
+	AS_FREE,
+	AS_LIVE,
+	AS_COPY,  /* being made by as_clone: no handle names it yet */
+	AS_DYING, /* its runners are leaving; only as_destroy finds it */
+};
+
+/* An address space; as.c keeps its tree, space.c its life. All under `lock` but what says otherwise. */
 struct as {
 	uint64_t *root;
 	uint64_t tracked; /* pages under HARVEST */
+	bool counted;	  /* in mon.tracking, for it has some */
+	uint64_t pages;	  /* mapped */
+	uint32_t tables;  /* of the arena */
+	uint32_t index;	  /* 0 = the guest kernel's */
+	struct mon_lock lock;
+	uint32_t state;	  /* enum as_state; from and to FREE under mon.spaces_lock */
+	uint32_t gen;	  /* of its handle */
+	uint32_t running; /* bit per vCPU that runs user code here. Set under the lock, cleared by the vCPU without */
+	/* A clone under way. */
+	struct as *copy;
+	uint64_t copy_at; /* address it has come to */
+	uint64_t copy_flags;
+	uint64_t backend[24]; /* the backend's own; zero when the space is made */
 };
 
 #define MON_MAX_BOOT 64
@@ -169,19 +226,25 @@ struct mon {
 	uint32_t boot_records;
 	struct keel_mmu_record boot_map[MON_MAX_BOOT];
 	char host_id[32];
-	uint32_t source_port[KEEL_SOURCE_COUNT]; /* port bit + 1; 0 = unbound */
+	uint32_t console_port; /* vcpu << 12 | bit, + 1; 0 = unbound. The host reads it; written under `ports` */
+	uint64_t xfeatures;    /* XCR0 components of user code and what a context's XSAVE area is */
+	uint32_t xsave_size;
+	uint32_t spaces;  /* how many there may be: base_limit */
+	struct as *space; /* [spaces], index - 1 */
 
 	/* Page-table arena. */
 	uint8_t *arena;
 	uint64_t arena_pages;
-	uint32_t *table_live; /* entries in use, by table; free tables: next free + 1 */
-	uint32_t table_free;  /* head of the free list + 1 */
-	uint32_t table_used;  /* tables ever handed out */
-	uint32_t tables;      /* tables in use */
-	uint32_t tables_put;  /* times one was given back; see mb_tables_freed() */
-	uint64_t ram_base;    /* what an entry holds of GPA 0: where the backend's address translation puts it */
-	uint64_t arena_base;  /* what an entry holds of the arena's first table */
-	uint8_t *hostlog;     /* one bit per RAM page the monitor wrote while pages are tracked */
+	struct mon_lock arena_lock; /* guards the next five */
+	uint32_t *table_live;	/* entries in use, by table (its address space's lock); free tables: next free + 1 */
+	uint32_t table_free;	/* head of the free list + 1 */
+	uint32_t table_dead[3]; /* heads of the lists of whole subtrees given up, by level, + 1; see table_new() */
+	uint32_t table_used;	/* tables ever handed out */
+	uint32_t tables;	/* tables in use */
+	uint32_t tables_put;	/* times one was given back; see mb_tables_freed() */
+	uint64_t ram_base;	/* what an entry holds of GPA 0: where the backend's address translation puts it */
+	uint64_t arena_base;	/* what an entry holds of the arena's first table */
+	uint8_t *hostlog;	/* one bit per RAM page the monitor wrote while pages are tracked */
 
 	/* From here on the monitor's own. */
 	uint64_t accepted[KEEL_FEATURE_WORDS];
@@ -190,9 +253,11 @@ struct mon {
 	bool frozen;
 	uint8_t legal[MON_MAX_CALLS]; /* by call: implemented, and callable since freeze or early */
 	struct as as0;
-	uint64_t console_gpa; /* registered ring, ~0 = none */
-	uint64_t port_used[64];
-	uint8_t port_gen[KEEL_EVENT_BITS];
+	uint64_t console_gpa;	     /* registered ring, ~0 = none */
+	uint32_t tracking;	     /* address spaces with pages under HARVEST; written under spaces_lock */
+	struct mon_lock ports;	     /* allocation and binding of ports, every vCPU's */
+	struct mon_lock spaces_lock; /* which of space[] are in use */
+	uint32_t space_next;	     /* where to look for a free one */
 
 	uint8_t backend[512]; /* the backend's own */
 };
@@ -203,12 +268,42 @@ struct keel_ret_ {
 };
 typedef struct keel_ret_ mret;
 
+/* Bits set; the compiler's own is a call into its library, which is not there. */
+static inline unsigned int mon_bits(uint64_t word)
+{
+	unsigned int n = 0;
+
+	for (; word; word &= word - 1)
+		n++;
+	return n;
+}
+
 #define MRET(s, v) ((mret){ (s), (v) })
 #define MERR(code, at) MRET(KEEL_STATUS(code, at), 0)
 
 static inline struct mvcpu *mv_of(struct keel_vcpu *page)
 {
 	return (struct mvcpu *)((uint8_t *)page + MON_PRIVATE);
+}
+
+/* Another vCPU of the partition: blocks lie one after the other. id is below mon.vcpus. */
+static inline struct mvcpu *mv_peer(struct mvcpu *v, uint32_t id)
+{
+	return (struct mvcpu *)((uint8_t *)v + ((int64_t)id - v->id) * MON_BLOCK_SIZE);
+}
+
+/* Between looks at something another vCPU is about to do, the n-th time: the backend's, gives the processor up now and then. */
+void mb_relax(unsigned int round);
+
+static inline void mon_lock(struct mon_lock *l)
+{
+	for (unsigned int n = 0; __atomic_exchange_n(&l->taken, 1, __ATOMIC_ACQUIRE); n++)
+		mb_relax(n);
+}
+
+static inline void mon_unlock(struct mon_lock *l)
+{
+	__atomic_store_n(&l->taken, 0, __ATOMIC_RELEASE);
 }
 
 /* core.c */
@@ -221,6 +316,8 @@ void mon_vcpu_init(struct mon *m, struct mvcpu *v, struct keel_vcpu *page, uint3
 bool mon_range_ok(const struct mon *m, uint64_t gpa, uint64_t len);
 bool mon_copy_in(const struct mon *m, void *dst, uint64_t gpa, uint64_t len);
 bool mon_copy_out(struct mon *m, uint64_t gpa, const void *src, uint64_t len);
+/* Pages of RAM were written past the guest's mappings: HARVEST has to know. */
+void mon_wrote(struct mon *m, uint64_t gpa, uint64_t len);
 
 /* Places in hypercalls.def, for the counters. */
 #define A(kind, name) 0
@@ -259,14 +356,41 @@ void mon_trap(struct mvcpu *v, uint32_t vector, uint64_t error, uint64_t addr);
 /* mmu.c */
 int64_t mon_boot_map(struct mvcpu *v);
 
+/* space.c. A live address space by its handle, with its lock taken; NULL = there is none. 0 is the guest kernel's. */
+struct as *space_get(struct mvcpu *v, uint64_t handle);
+void space_put(struct mvcpu *v, struct as *as);
+/* Before the first page of an address space comes under HARVEST, its lock held. */
+void space_track(struct mvcpu *v, struct as *as);
+
+/* user.c: what the backend's mb_user() may need. */
+
+/**
+ * mon_user_event - is there a reason for user code to stop, or not to start?
+ * @v: its vCPU, on its own thread
+ *
+ * An event or a dump to take, a stop, or an address space that is dying.
+ */
+bool mon_user_event(struct mvcpu *v);
+/* The reason of a fault of user code, into v->user; false when the cache was behind and the access can be tried again. */
+bool mon_user_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch);
+/* Any other exception, vector as the hardware has it. */
+void mon_user_exception(struct mvcpu *v, uint32_t vector);
+
 /* event.c */
-void mon_send(struct mvcpu *v, uint32_t bit);
+/* Make a port pending on vCPU `to`, which may be v itself. */
+void mon_send(struct mvcpu *v, struct mvcpu *to, uint32_t bit);
+/* A vCPU's thread, before its first guest instruction and after each vcpu_start: v->cur becomes its start. */
+void mon_begin(struct mvcpu *v);
+/* Ports, masks and pending bits stay; the timer does not. Then mb_park(). */
+void mon_stop(struct mvcpu *v) __attribute__((noreturn));
 void mon_timer_fired(struct mvcpu *v);
+void mon_timer_off(struct mvcpu *v);
 uint64_t mon_now(struct mvcpu *v);
 
 /* as.c: the tree is the authoritative page table (architecture decision 11). */
 #define PTE_P KEEL_U64(0x001)
 #define PTE_W KEEL_U64(0x002)
+#define PTE_U KEEL_U64(0x004) /* in the tables and leaves of every space but the guest kernel's */
 #define PTE_A KEEL_U64(0x020)
 #define PTE_D KEEL_U64(0x040)
 #define PTE_PS KEEL_U64(0x080)
@@ -274,7 +398,10 @@ uint64_t mon_now(struct mvcpu *v);
 #define PTE_NX (KEEL_U64(1) << 63)
 #define PTE_ADDR KEEL_U64(0x000ffffffffff000)
 
-void as_init(struct mon *m, struct as *as);
+bool as_init(struct mon *m, struct as *as); /* false: no table left */
+void as_drop(struct mon *m, struct as *as); /* give up the whole tree, in one step whatever its size */
+/* Copy up to `max` mapped pages' entries from *va on, tracking aside; *va moves. False: no table left. */
+bool as_copy(struct mon *m, struct as *to, struct as *from, uint64_t *va, uint64_t max);
 uint64_t as_lookup(struct mon *m, struct as *as, uint64_t va);
 /*
  * Each returns the pages done; fewer than asked: NOMEM for map, a hole for protect.
@@ -293,6 +420,11 @@ uint64_t as_flags(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uin
  */
 uint64_t as_run(struct mon *m, struct as *as, uint64_t *va, uint64_t end, uint64_t max, uint64_t *pte);
 
+static inline uint64_t pte_user(const struct as *as)
+{
+	return as->index ? PTE_U : 0;
+}
+
 static inline uint32_t pte_prot(uint64_t pte)
 {
 	return KEEL_PROT_R | (pte & PTE_W ? KEEL_PROT_W : 0) | (pte & PTE_NX ? 0 : KEEL_PROT_X);
@@ -307,11 +439,11 @@ static inline uint32_t pte_cache_prot(uint64_t pte)
 }
 
 /*
- * mmu.c: a fault of the guest at va; true when the cache was behind the tree
- * (or the page was clean under HARVEST) and the access can be retried. Sets
- * *error to the normalised page-fault code otherwise.
+ * mmu.c: a fault at va in an address space, whose lock it takes; true when the
+ * cache was behind the tree (or the page was clean under HARVEST) and the access can
+ * be retried. Sets *error to the normalised page-fault code otherwise.
  */
-bool mon_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch, uint64_t *error);
+bool mon_fault(struct mvcpu *v, struct as *as, uint64_t va, bool write, bool fetch, uint64_t *error);
 
 /* gate.S */
 #define MON_SYMBOL __attribute__((visibility("hidden"))) /* same image: no GOT */
@@ -320,19 +452,44 @@ extern char gate_check[] MON_SYMBOL, gate_ret[] MON_SYMBOL, gate_ret_end[] MON_S
 extern char mon_resume[] MON_SYMBOL, mon_resume_load[] MON_SYMBOL, mon_resume_end[] MON_SYMBOL;
 
 /*
- * What a backend gives the monitor. Map, unmap and protect act on the cache
- * (VMAs, TLB); they cannot fail: a cache that is full is emptied.
+ * What a backend gives the monitor. Map, unmap and protect act on the cache of an
+ * address space (VMAs, TLB), whose lock is held; they cannot fail: a cache that is
+ * full is emptied. For an address space of user code they may put it off until it is
+ * entered where nobody runs in it, and otherwise until mb_settle(), which ends each
+ * batch: then every reduction is in force on every vCPU.
  */
 #define MB_POPULATE 1 /* bring the pages in now */
 #define MB_REPLACED 2 /* the cache may hold something else for this range */
-void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags);
-void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages);
-void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot);
-void mb_tables_freed(struct mvcpu *v);		   /* before a table given back can be walked as another one */
-uint64_t mb_now(struct mvcpu *v);		   /* guest ns without the clock page */
-void mb_timer(struct mvcpu *v, uint64_t deadline); /* guest ns; KEEL_TIME_NEVER disarms */
+void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
+	    unsigned int flags);
+void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages);
+void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot);
+void mb_settle(struct mvcpu *v, struct as *as);
+void mb_tables_freed(struct mvcpu *v); /* before a table given back can be walked as another one */
+
+/* A new address space's cache is empty; false: the backend has no room for one. Its lock is held or nobody knows it. */
+bool mb_as_create(struct mvcpu *v, struct as *as);
+/* Nobody runs in it any more, and its tree is as it was: let go of its cache. Its lock is held. */
+void mb_as_destroy(struct mvcpu *v, struct as *as);
+
+/**
+ * mb_user - run user code until there is a reason to stop
+ * @v: v->user holds the registers and v->user_as the address space; v->copy.bytes the XSAVE area, checked.
+ *     v's bit in as->running is set
+ *
+ * On return v->user and v->copy.bytes hold what user code left, and vector, error and addr. Returns
+ * KEEL_USER_*. Looks at mon_user_event() whenever the vCPU was kicked.
+ */
+uint32_t mb_user(struct mvcpu *v);
+
+uint64_t mb_now(struct mvcpu *v);				/* guest ns without the clock page */
+void mb_timer(struct mvcpu *v, uint64_t deadline);		/* guest ns; KEEL_TIME_NEVER disarms */
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline); /* until kick_seq != seq; false: deadline passed */
-void mb_yield(struct mvcpu *v);
+void mb_yield(struct mvcpu *v, struct mvcpu *to);		/* NULL = to anyone */
+/* Make another vCPU look at what became pending, its dump or its stop; it may be anywhere, stopped included. */
+void mb_kick(struct mvcpu *v, struct mvcpu *to);
+void mb_park(struct mvcpu *v)
+	__attribute__((noreturn)); /* v->run is STOPPED: until it is STARTING, then as at the first start */
 mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg);
 void mb_doorbell(struct mvcpu *v);
 bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages);

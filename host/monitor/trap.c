@@ -54,6 +54,8 @@ void mon_exit(struct mvcpu *v)
 	struct keel_vcpu *page = v->page;
 
 	__atomic_store_n(&v->attn, 0, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&v->stop, __ATOMIC_SEQ_CST))
+		mon_stop(v);
 	if (__atomic_load_n(&v->dump_pending, __ATOMIC_RELAXED) && !(v->illegal & KEEL_CF_NODUMP)) {
 		if (!v->entry[KEEL_CLASS_DUMP].entry) {
 			v->dump_pending = 0; /* KEEL-TRAP-22: not kept for later */

@@ -17,7 +17,7 @@ struct fixture {
 	struct console *c;
 	struct partition p;
 	struct keel_vcpu vcpu;
-	uint32_t ports[KEEL_SOURCE_COUNT];
+	uint32_t port;
 	struct keel_console_ring *ring;
 	struct keel_ring_end out, in; /* the guest's ends */
 	int out_fd[2], in_fd[2];
@@ -34,8 +34,9 @@ static struct fixture *setup(void)
 	assert_non_null(f->c);
 	f->p.ops = &test_backend;
 	f->p.vcpu[0] = &f->vcpu;
-	f->p.source_port = f->ports;
-	f->ports[KEEL_SOURCE_CONSOLE] = 1;
+	f->p.console_port = &f->port;
+	f->p.vcpus = 1;
+	f->port = 1;
 	console_bind(f->c, &f->p);
 	f->ring = aligned_alloc(4096, sizeof(*f->ring));
 	assert_non_null(f->ring);

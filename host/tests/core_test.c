@@ -8,7 +8,7 @@
 #include "../console.h"
 #include "tests.h"
 
-static struct keel_options options = { .mem = 2 << 20, .cmdline = "", .image = "IMAGE" };
+static struct keel_options options = { .mem = 2 << 20, .vcpus = 1, .cmdline = "", .image = "IMAGE" };
 
 struct fixture {
 	struct partition p;
@@ -61,8 +61,14 @@ static void test_refused(void **state)
 		{ 0, { 0 }, STATUS(NOSYS, 0) },
 		{ 0xffffffff, { 0 }, STATUS(NOSYS, 0) },
 		{ 0x01000fff, { 0 }, STATUS(NOSYS, 0) },
-		{ KEEL_CALL_VCPU_START, { 0 }, STATUS(NOTSUP, 0) },
-		{ KEEL_CALL_VCPU_STOP, { 0 }, STATUS(NOTSUP, 0) },
+		{ KEEL_CALL_VCPU_START, { 1, KEEL_VA_MIN }, STATUS(NOENT, 1) },
+		{ KEEL_CALL_VCPU_START, { UINT64_C(1) << 32, KEEL_VA_MIN }, STATUS(NOENT, 1) },
+		{ KEEL_CALL_VCPU_START, { 0, KEEL_VA_MIN - 1 }, STATUS(RANGE, 2) },
+		{ KEEL_CALL_VCPU_START, { 0, KEEL_VA_END }, STATUS(RANGE, 2) },
+		{ KEEL_CALL_VCPU_START, { 0, KEEL_VA_MIN }, STATUS(NOTSUP, 0) }, /* this test's backend has one vCPU */
+		{ KEEL_CALL_VCPU_START, { 0, KEEL_VA_MIN, 0, 1 }, STATUS(INVAL, 4) },
+		{ KEEL_CALL_VCPU_STOP, { 1 }, STATUS(NOENT, 1) },
+		{ KEEL_CALL_VCPU_STOP, { UINT64_MAX }, STATUS(NOENT, 1) },
 		{ KEEL_CALL_SHARE_OFFER, { 0 }, STATUS(NOTSUP, 0) },
 		{ KEEL_CALL_MMU_BATCH, { 0 }, STATUS(NOTSUP, 0) },
 		{ KEEL_CALL_BASE_PING, { 1, 1 }, STATUS(INVAL, 2) },
@@ -174,30 +180,35 @@ static void test_copies(void **state)
 /* Port numbers come from the guest's memory: any value must be harmless. */
 static void test_raise(void **state)
 {
-	static struct keel_vcpu vcpu;
-	uint32_t ports[KEEL_SOURCE_COUNT] = { 0 };
+	static const uint32_t beyond[] = { 2 * KEEL_EVENT_BITS + 1, 16 * KEEL_EVENT_BITS, 1u << 24, UINT32_MAX };
+	static struct keel_vcpu vcpu[2];
+	uint32_t port;
 	struct fixture f;
 
 	(void)state;
 	setup(&f);
-	partition_raise(&f.p, KEEL_SOURCE_CONSOLE); /* nothing set up yet */
-	f.p.vcpu[0] = &vcpu;
-	f.p.source_port = ports;
-	partition_raise(&f.p, KEEL_SOURCE_CONSOLE); /* unbound */
-	assert_int_equal(vcpu.pending, 0);
-	ports[KEEL_SOURCE_CONSOLE] = KEEL_EVENT_BITS + 1;
-	partition_raise(&f.p, KEEL_SOURCE_CONSOLE);
-	ports[KEEL_SOURCE_CONSOLE] = UINT32_MAX;
-	partition_raise(&f.p, KEEL_SOURCE_CONSOLE);
-	partition_raise(&f.p, KEEL_SOURCE_COUNT);
-	partition_raise(&f.p, UINT32_MAX);
-	assert_int_equal(vcpu.pending, 0);
-	ports[KEEL_SOURCE_CONSOLE] = KEEL_EVENT_BITS;
-	partition_raise(&f.p, KEEL_SOURCE_CONSOLE);
-	assert_int_equal(vcpu.pending, UINT64_C(1) << 63);
-	assert_int_equal(vcpu.event_pending[63], UINT64_C(1) << 63);
-	f.p.vcpu[0] = NULL;
-	f.p.source_port = NULL;
+	partition_raise(&f.p, NULL);
+	port = 1;
+	partition_raise(&f.p, &port); /* that vCPU has no page yet */
+	f.p.vcpu[0] = &vcpu[0];
+	f.p.vcpu[1] = &vcpu[1];
+	f.p.vcpus = 2;
+	port = 0;
+	partition_raise(&f.p, &port); /* unbound */
+	for (unsigned int i = 0; i < sizeof(beyond) / sizeof(beyond[0]); i++) {
+		port = beyond[i];
+		partition_raise(&f.p, &port);
+	}
+	assert_int_equal(vcpu[0].pending | vcpu[1].pending, 0);
+	port = KEEL_EVENT_BITS;
+	partition_raise(&f.p, &port);
+	assert_int_equal(vcpu[0].pending, UINT64_C(1) << 63);
+	assert_int_equal(vcpu[0].event_pending[63], UINT64_C(1) << 63);
+	assert_int_equal(vcpu[1].pending, 0);
+	port = KEEL_EVENT_BITS + 65;
+	partition_raise(&f.p, &port);
+	assert_int_equal(vcpu[1].pending, 2);
+	f.p.vcpu[0] = f.p.vcpu[1] = NULL;
 	teardown(&f);
 }
 
@@ -227,11 +238,11 @@ static void test_call_table(void **state)
 	assert_string_equal(text, "base_nop()");
 	call_format(text, sizeof(text), 0x42, arg);
 	assert_string_equal(text, "call 0x42(0, 0x2000, 0x3, 0, 0)");
-	assert_false(call_find(KEEL_CALL_AS_CREATE)->served);
-	assert_false(call_find(KEEL_CALL_VCPU_START)->served);
+	assert_true(call_find(KEEL_CALL_AS_CREATE)->served);
+	assert_false(call_find(KEEL_CALL_SHARE_OFFER)->served);
 	assert_true(call_find(KEEL_CALL_VCPU_WAIT)->served);
 	assert_true(calls_offered() >> KEEL_EXT_BASE & 1);
-	assert_false(calls_offered() >> KEEL_EXT_USER & 1);
+	assert_false(calls_offered() >> KEEL_EXT_SHARE & 1);
 }
 
 const struct CMUnitTest core_tests[] = {

@@ -30,7 +30,9 @@ struct kernel {
 
 enum { K_TEXT, K_DATA, K_NOTES };
 
-static struct keel_options options = { .mem = 4 << 20, .cmdline = "console=ttyS0 a=b", .image = "KERNEL", .hvm = true };
+static struct keel_options options = {
+	.mem = 4 << 20, .vcpus = 1, .cmdline = "console=ttyS0 a=b", .image = "KERNEL", .hvm = true
+};
 
 static void kernel_init(struct kernel *k)
 {

@@ -7,7 +7,7 @@
 
 #include "tests.h"
 
-static struct keel_options options = { .mem = 4 << 20, .cmdline = "", .image = "IMAGE" };
+static struct keel_options options = { .mem = 4 << 20, .vcpus = 1, .cmdline = "", .image = "IMAGE" };
 
 static void test_valid(void **state)
 {
@@ -103,7 +103,7 @@ DAMAGE(note_twice, t->memory.nh.n_type = KEEL_NOTE_LINEAR)
 DAMAGE(note_unknown, t->memory.nh.n_type = 999)
 DAMAGE(abi_major, t->abi.desc[0] = 2)
 DAMAGE(abi_minor, t->abi.desc[1] = KEEL_ABI_MINOR + 1)
-DAMAGE(needs_user, t->required.desc[0] |= 1u << KEEL_EXT_USER)
+DAMAGE(needs_share, t->required.desc[0] |= 1u << KEEL_EXT_SHARE)
 DAMAGE(needs_unknown, t->required.desc[1] = 1u << 31)
 DAMAGE(needs_word1, t->required.desc[2] = 1u << 20)
 DAMAGE(linear_unaligned, t->linear.desc[0] = 0x1000)
@@ -167,7 +167,7 @@ static const struct damage damages[] = {
 	{ "Keel note of unknown type 999", note_unknown },
 	{ "built for ABI 2.0", abi_major },
 	{ "built for ABI 1.1", abi_minor },
-	{ "requires the extension USER", needs_user },
+	{ "requires the extension SHARE", needs_share },
 	{ "requires feature bit 63 of word 0", needs_unknown },
 	{ "requires feature bit 20 of word 1", needs_word1 },
 	{ "is not 2 MiB aligned", linear_unaligned },

@@ -12,7 +12,7 @@
 #include "../symbols.h"
 #include "tests.h"
 
-static struct keel_options options = { .mem = 4 << 20, .cmdline = "", .image = "dir/IMAGE" };
+static struct keel_options options = { .mem = 4 << 20, .vcpus = 1, .cmdline = "", .image = "dir/IMAGE" };
 
 struct fixture {
 	struct partition p;

@@ -11,7 +11,7 @@
 #include "../startinfo.h"
 #include "tests.h"
 
-static struct keel_options options = { .mem = 4 << 20, .image = "IMAGE" };
+static struct keel_options options = { .mem = 4 << 20, .vcpus = 1, .image = "IMAGE" };
 
 static void make(struct partition *p, struct image *img)
 {

@@ -3,6 +3,8 @@
  * The monitor's timer and wait against two clocks that disagree: the page the guest
  * reads, and the backend's own. The backend here is a record of what it was asked.
  */
+#include <stdlib.h>
+
 #include "tests.h"
 
 #include "../monitor/monitor.h"
@@ -44,9 +46,32 @@ bool mb_wait(struct mvcpu *vcpu, uint32_t seq, uint64_t deadline)
 	return false;
 }
 
-void mb_yield(struct mvcpu *vcpu)
+/* There is one vCPU here, which nobody kicks, stops or waits for. */
+void mb_yield(struct mvcpu *vcpu, struct mvcpu *to)
+{
+	(void)vcpu, (void)to;
+}
+
+void mb_kick(struct mvcpu *vcpu, struct mvcpu *to)
+{
+	(void)vcpu, (void)to;
+}
+
+void mb_relax(unsigned int round)
+{
+	(void)round;
+}
+
+mret mb_remote(struct mvcpu *vcpu, uint32_t id, const uint64_t *arg)
+{
+	(void)vcpu, (void)id, (void)arg;
+	return MERR(KEEL_E_NOTSUP, 0);
+}
+
+void mon_stop(struct mvcpu *vcpu)
 {
 	(void)vcpu;
+	abort();
 }
 
 /* event.c's batches are not what is tested here. */
@@ -70,8 +95,9 @@ static void setup(uint64_t page_ns, uint64_t backend_ns)
 	memset(&m, 0, sizeof(m));
 	clock_page = (struct keel_clock){ .flags = KEEL_CLOCK_VALID, .base_ns = page_ns };
 	m.clock = &clock_page;
-	m.source_port[KEEL_SOURCE_TIMER] = PORT_BIT + 1;
+	m.vcpus = 1;
 	v.mon = &m;
+	v.timer_port = PORT_BIT + 1;
 	v.page = &page;
 	v.timer_deadline = KEEL_TIME_NEVER;
 	backend_now = backend_ns;
@@ -141,7 +167,7 @@ static void test_disarm(void **state)
 	clock_page.base_ns = 20000;
 	mon_timer_fired(&v);
 	assert_false(fired());
-	m.source_port[KEEL_SOURCE_TIMER] = 0;
+	v.timer_port = 0;
 	assert_int_equal(set_timer(30000).status, KEEL_STATUS(KEEL_E_STATE, 0));
 }
 
@@ -159,7 +185,7 @@ static void test_wait(void **state)
 	assert_true(waits <= 3);
 	/* Something pending ends it whatever the clocks say. */
 	setup(now, now);
-	mon_send(&v, PORT_BIT);
+	mon_send(&v, &v, PORT_BIT);
 	page.pending = 2;
 	r = mon_vcpu_wait(&v, a);
 	assert_int_equal(r.status, KEEL_OK);

@@ -7,7 +7,7 @@
 
 #define KEEL_ABI_MAJOR 1
 #define KEEL_ABI_MINOR 0
-#define KEEL_ABI_RC 2 /* 1.0-rc: nothing is frozen yet (KEEL-VER-02) */
+#define KEEL_ABI_RC 3 /* 1.0-rc: nothing is frozen yet (KEEL-VER-02) */
 #define KEEL_ABI_VERSION (KEEL_U64(1) << 32 | KEEL_ABI_MINOR << 16 | KEEL_ABI_RC)
 
 /* base_probe */
@@ -35,7 +35,8 @@
 #define KEEL_LIMIT_AS_TABLES 5	   /* page-table pages the partition may use */
 #define KEEL_LIMIT_HARVEST_PAGES 6 /* pages one harvest call works off at most */
 #define KEEL_LIMIT_MEMORY_PAGES 7  /* pages one memory_populate or release call works off at most */
-#define KEEL_LIMIT_COUNT 8
+#define KEEL_LIMIT_SPACES 8	   /* address spaces beside the guest kernel's that can exist at once */
+#define KEEL_LIMIT_COUNT 9
 
 /* multicall: flags */
 #define KEEL_MULTICALL_STOP_ON_ERROR KEEL_U64(1)

@@ -3,6 +3,7 @@
 #ifndef KEEL_KEEL_H
 #define KEEL_KEEL_H
 
+#include <keel/as.h>
 #include <keel/base.h>
 #include <keel/calls.h>
 #include <keel/console.h>
@@ -15,6 +16,7 @@
 #include <keel/status.h>
 #include <keel/time.h>
 #include <keel/types.h>
+#include <keel/user.h>
 #include <keel/vcpu.h>
 
 #endif

@@ -61,6 +61,15 @@
 
 #define KEEL_RFLAGS_IF 0x200 /* in a frame: the virtual IF */
 
+/* vcpu_info: what. Another number is RANGE@2. */
+#define KEEL_VCPU_INFO_STATE 0 /* KEEL_VCPU_STOPPED or KEEL_VCPU_RUNNING */
+#define KEEL_VCPU_INFO_COUNT 1
+#define KEEL_VCPU_STOPPED 0
+#define KEEL_VCPU_RUNNING 1 /* also while it waits, and from vcpu_start on */
+
+#define KEEL_VCPU_ANY KEEL_U64(0xffffffffffffffff) /* vcpu_yield: target */
+#define KEEL_VCPU_SET_BANKS 64
+
 /* Frame field offsets for assembly; asserted below. */
 #define KEEL_FRAME_STATE 0x00
 #define KEEL_FRAME_CLASS 0x04
@@ -142,6 +151,22 @@ KEEL_ASSERT_AT(struct keel_frame, r13, KEEL_FRAME_R13);
 KEEL_ASSERT_AT(struct keel_frame, r14, KEEL_FRAME_R14);
 KEEL_ASSERT_AT(struct keel_frame, r15, KEEL_FRAME_R15);
 KEEL_ASSERT_AT(struct keel_frame, reserved, 0xb0);
+
+/*
+ * struct keel_vcpu_set - a set of vCPUs, for vcpu_ipi: a word for each bank of 64
+ * that has members, in ascending order, so that its size is what it holds:
+ * 8 + 8 * number of bits in `banks` bytes. Read-only to the host, copied once.
+ *
+ *	0  banks   IN  bit b: vCPUs 64 * b to 64 * b + 63 have a word    field 1
+ *	8  bank[]  IN  bit i of bank b's word: vCPU 64 * b + i           field 2
+ */
+struct keel_vcpu_set {
+	keel_u64 banks;
+	keel_u64 bank[KEEL_VCPU_SET_BANKS];
+};
+KEEL_ASSERT_SIZE(struct keel_vcpu_set, 520);
+KEEL_ASSERT_AT(struct keel_vcpu_set, banks, 0);
+KEEL_ASSERT_AT(struct keel_vcpu_set, bank, 8);
 
 /* One save slot: a frame padded to 256 bytes. */
 struct keel_slot {

@@ -38,7 +38,7 @@ static struct hvm *hvm_of(struct mvcpu *v)
 
 static struct mvcpu *vcpu0(struct hvm *h)
 {
-	return monmem_vcpu(&h->mm);
+	return monmem_vcpu(&h->mm, 0);
 }
 
 /* The page events are sent to while the guest has named none: all masked, so nothing is raised. */
@@ -298,19 +298,20 @@ bool mb_populate(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 
 /* What a guest does itself that owns its page tables, its interrupts and hlt: linked in, not served, never called. */
 
-void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags)
+void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
+	    unsigned int flags)
 {
-	(void)v, (void)va, (void)pages, (void)gpa, (void)prot, (void)flags;
+	(void)v, (void)as, (void)va, (void)pages, (void)gpa, (void)prot, (void)flags;
 }
 
-void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages)
+void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
-	(void)v, (void)va, (void)pages;
+	(void)v, (void)as, (void)va, (void)pages;
 }
 
-void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot)
+void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
-	(void)v, (void)va, (void)pages, (void)prot;
+	(void)v, (void)as, (void)va, (void)pages, (void)prot;
 }
 
 void mb_tables_freed(struct mvcpu *v)
@@ -324,9 +325,42 @@ bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 	return false;
 }
 
-void mb_yield(struct mvcpu *v)
+void mb_settle(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+}
+
+bool mb_as_create(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+	return false;
+}
+
+void mb_as_destroy(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+}
+
+void mb_kick(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v, (void)to;
+}
+
+void mb_park(struct mvcpu *v)
 {
 	(void)v;
+	abort();
+}
+
+void mb_yield(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v, (void)to;
+}
+
+/* Locks are between vCPUs, and there is one. */
+void mb_relax(unsigned int round)
+{
+	(void)round;
 }
 
 /* Beginning and end */
@@ -359,6 +393,8 @@ int hvm_call_create(struct hvm *h)
 	m->arena = h->mm.mem + h->mm.arena_off;
 	m->table_live = (uint32_t *)(h->mm.mem + ((uintptr_t)m->table_live - MON_VCPU_VA));
 	m->hostlog = h->mm.mem + ((uintptr_t)m->hostlog - MON_VCPU_VA);
+	m->space = NULL;
+	m->spaces = 0;
 	m->entry = m->start_va = m->gate_va = 0;
 	memset(m->offered, 0, sizeof(m->offered));
 	m->offered[0] = hvm_offered();

@@ -2,7 +2,7 @@
 # The kvm backend: the monitor's image for guests at CPL 0, carried inside keel, and the host side.
 
 PV_CFLAGS = $(K_CFLAGS) -mno-red-zone
-PV_OBJS := $(addprefix $(O)/host/pv/,gate.o core.o as.o mmu.o trap.o event.o pv_entry.o pv_main.o hc_event.o hc_clock.o hc_mem.o)
+PV_OBJS := $(addprefix $(O)/host/pv/,gate.o core.o as.o mmu.o space.o user.o trap.o event.o pv_entry.o pv_main.o hc_event.o hc_clock.o hc_mem.o)
 
 $(O)/host/pv/%.o: host/monitor/%.c
 	@mkdir -p $(@D)
@@ -35,7 +35,7 @@ $(O)/host/%.o: host/backend/kvm/%.c
 
 # HVM: the monitor's core as a part of keel, with the list of calls such guests are offered.
 HVM_OFFERED := BASE MULTICALL EVENT TIME CONSOLE MEMORY CRASH STATS
-HVM_OBJS := $(addprefix $(O)/host/,hvm_call.o hvm_mon_core.o hvm_mon_event.o hvm_mon_mmu.o)
+HVM_OBJS := $(addprefix $(O)/host/,hvm_call.o hvm_mon_core.o hvm_mon_event.o hvm_mon_mmu.o hvm_mon_space.o)
 HOST_BACKEND_OBJS += $(HVM_OBJS) $(addprefix $(O)/host/,hvm.o hc_clock.o)
 $(O)/host/hvm/hypercalls.def: abi/hypercalls.def host/backend/kvm/kvm.mk
 	@mkdir -p $(@D)

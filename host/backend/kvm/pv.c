@@ -369,7 +369,7 @@ static enum kvm_next remote(struct kvm *k)
 	uint64_t arg[5];
 	uint32_t id;
 
-	switch (monmem_serve(&pv->mm, &id, arg)) {
+	switch (monmem_serve(&pv->mm, 0, &id, arg)) {
 	case MONMEM_ENDED:
 		return KVM_NEXT_END;
 	case MONMEM_ANSWERED:
@@ -383,16 +383,16 @@ static enum kvm_next remote(struct kvm *k)
 			break;
 		if (arg[0])
 			host_say("kvm: the guest could not be built: the image's first mappings: out of page tables");
-		monmem_answer(&pv->mm, KEEL_OK, 0);
+		monmem_answer(&pv->mm, 0, KEEL_OK, 0);
 		return kvm_ready(k, arg[0] ? -ENOMEM : 0) ? KVM_NEXT_RUN : KVM_NEXT_END;
 	case PV_REMOTE_NOW:
-		monmem_answer(&pv->mm, KEEL_OK, now_ns());
+		monmem_answer(&pv->mm, 0, KEEL_OK, now_ns());
 		return KVM_NEXT_RUN;
 	case PV_REMOTE_RELEASE:
-		monmem_answer(&pv->mm, release(k->p, arg[0], arg[1]), 0);
+		monmem_answer(&pv->mm, 0, release(k->p, arg[0], arg[1]), 0);
 		return KVM_NEXT_RUN;
 	}
-	monmem_answer(&pv->mm, KEEL_STATUS(KEEL_E_NOSYS, 0), 0);
+	monmem_answer(&pv->mm, 0, KEEL_STATUS(KEEL_E_NOSYS, 0), 0);
 	return KVM_NEXT_RUN;
 }
 
@@ -427,7 +427,7 @@ static void pv_kick(struct kvm *k)
 
 static void pv_dump(struct kvm *k)
 {
-	__atomic_store_n(&monmem_vcpu(&pv_of(k)->mm)->dump_pending, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&monmem_vcpu(&pv_of(k)->mm, 0)->dump_pending, 1, __ATOMIC_SEQ_CST);
 	pv_kick(k);
 }
 
@@ -441,10 +441,10 @@ static bool pv_next_mapping(struct kvm *k, uint64_t va, struct mapping *m)
 static bool pv_snapshot(struct kvm *k, struct crash_info *c)
 {
 	struct pv *pv = pv_of(k);
-	struct keel_frame *f = &pv->mm.seen;
+	struct keel_frame *f = &pv->mm.seen[0];
 
 	if (!pv->mm.fatal.kind && kvm_registers(k, f)) {
-		pv->mm.have_seen = true;
+		pv->mm.have_seen = 1;
 		f->addr = 0; /* CR2 of some fault long ago */
 		f->rflags &= ~(uint64_t)KEEL_RFLAGS_IF;
 		f->rflags |= keel_shared_load8(&k->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0;

@@ -192,7 +192,7 @@ static void page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool 
 {
 	const bool write = f->error & X86_PF_WRITE, fetch = f->error & X86_PF_INSTR;
 	uint64_t error;
-	const bool retry = mon_fault(v, addr, write, fetch, &error);
+	const bool retry = mon_fault(v, &v->mon->as0, addr, write, fetch, &error);
 
 	/* In the host's window there is no tree to ask. */
 	if (addr >= KEEL_VA_END && f->error & X86_PF_PRESENT && !KEEL_BUG(24))
@@ -290,9 +290,10 @@ static void touch(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 		__asm__ volatile("lock; orb $0, %0" : "+m"(*at));
 }
 
-void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags)
+void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
+	    unsigned int flags)
 {
-	(void)prot;
+	(void)as, (void)prot;
 	/* What was not there before is not cached. */
 	if (flags & MB_REPLACED)
 		flush(v, va, pages);
@@ -300,14 +301,15 @@ void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t
 		touch(v, gpa, pages);
 }
 
-void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages)
+void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
+	(void)as;
 	flush(v, va, pages);
 }
 
-void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot)
+void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
-	(void)prot;
+	(void)as, (void)prot;
 	flush(v, va, pages);
 }
 
@@ -395,10 +397,50 @@ bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 }
 
 /* There is nobody to yield to in this machine; the host's scheduler sees the other threads itself. */
-void mb_yield(struct mvcpu *v)
+void mb_yield(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v, (void)to;
+	__asm__ volatile("pause");
+}
+
+void mb_relax(unsigned int round)
+{
+	(void)round;
+	__asm__ volatile("pause");
+}
+
+void mb_kick(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v, (void)to;
+}
+
+void mb_park(struct mvcpu *v)
 {
 	(void)v;
-	__asm__ volatile("pause");
+	for (;;)
+		__asm__ volatile("hlt");
+}
+
+void mb_settle(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+}
+
+bool mb_as_create(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+	return false;
+}
+
+void mb_as_destroy(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+}
+
+uint32_t mb_user(struct mvcpu *v)
+{
+	(void)v;
+	return KEEL_USER_EVENT;
 }
 
 /* Leaving the guest */

@@ -339,7 +339,7 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 	case SIGSEGV:
 		if (s->trapno == TRAPNO_PF) {
 			const bool write = s->err & X86_PF_WRITE, fetch = s->err & X86_PF_INSTR;
-			const bool retry = mon_fault(v, s->cr2, write, fetch, &error);
+			const bool retry = mon_fault(v, &v->mon->as0, s->cr2, write, fetch, &error);
 
 			/* In the host's window there is no tree to ask. */
 			if ((uint64_t)s->cr2 >= KEEL_VA_END && s->err & X86_PF_PRESENT)
@@ -397,11 +397,14 @@ static void __attribute__((noreturn)) exhausted(struct mvcpu *v, long err)
 	mb_fatal(v);
 }
 
-void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot, unsigned int flags)
+void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
+	    unsigned int flags)
 {
 	const struct mon *m = v->mon;
 	const bool ram = gpa < m->ram_size;
 	long r = 0;
+
+	(void)as;
 
 	for (int try = 0; try < 2; try++) {
 		/* KEEL_PROT_* are PROT_*. */
@@ -415,10 +418,11 @@ void mb_map(struct mvcpu *v, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t
 	exhausted(v, r);
 }
 
-void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages)
+void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
 	long r = sys2(__NR_munmap, va, pages * KEEL_PAGE_SIZE);
 
+	(void)as;
 	/* Splitting a mapping can need one more than there may be. evict() does not see what the tree has no more. */
 	if (r) {
 		evict(v);
@@ -428,11 +432,11 @@ void mb_unmap(struct mvcpu *v, uint64_t va, uint64_t pages)
 		exhausted(v, r);
 }
 
-void mb_protect(struct mvcpu *v, uint64_t va, uint64_t pages, uint32_t prot)
+void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
 	/* Part of the range may not be in the cache, or the split may fail: start it afresh. */
 	if (sys3(__NR_mprotect, va, pages * KEEL_PAGE_SIZE, prot))
-		mb_unmap(v, va, pages);
+		mb_unmap(v, as, va, pages);
 }
 
 /* Nothing walks the tree but the monitor. */
@@ -500,10 +504,49 @@ bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 		    deadline == KEEL_TIME_NEVER ? 0 : (uint64_t)ts, 0, FUTEX_BITSET_MATCH_ANY) != -ETIMEDOUT;
 }
 
-void mb_yield(struct mvcpu *v)
+void mb_yield(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v, (void)to;
+	sys0(__NR_sched_yield);
+}
+
+void mb_relax(unsigned int round)
+{
+	(void)round;
+	__asm__ volatile("pause");
+}
+
+void mb_kick(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v, (void)to;
+}
+
+void mb_park(struct mvcpu *v)
+{
+	for (;;)
+		mb_wait(v, v->kick_seq, KEEL_TIME_NEVER);
+}
+
+void mb_settle(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+}
+
+bool mb_as_create(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+	return false;
+}
+
+void mb_as_destroy(struct mvcpu *v, struct as *as)
+{
+	(void)v, (void)as;
+}
+
+uint32_t mb_user(struct mvcpu *v)
 {
 	(void)v;
-	sys0(__NR_sched_yield);
+	return KEEL_USER_EVENT;
 }
 
 /* Leaving the guest */

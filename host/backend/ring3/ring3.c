@@ -111,7 +111,7 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 	uint64_t arg[5];
 	uint32_t id;
 
-	switch (monmem_serve(&b->mm, &id, arg)) {
+	switch (monmem_serve(&b->mm, 0, &id, arg)) {
 	case MONMEM_ENDED:
 		return false;
 	case MONMEM_ANSWERED:
@@ -125,7 +125,7 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 		/* Its first instruction waits for start(). */
 		while (__atomic_load_n(&b->state, __ATOMIC_SEQ_CST) == READY)
 			futex(&b->state, FUTEX_WAIT, READY, NULL);
-		monmem_answer(&b->mm, KEEL_OK, 0);
+		monmem_answer(&b->mm, 0, KEEL_OK, 0);
 		break;
 	}
 	__atomic_store_n(&r->turn, 0, __ATOMIC_SEQ_CST);
@@ -137,7 +137,7 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 static void *server(void *arg)
 {
 	struct ring3 *b = arg;
-	struct mon_remote *r = &monmem_vcpu(&b->mm)->remote;
+	struct mon_remote *r = &monmem_vcpu(&b->mm, 0)->remote;
 	const bool yield = one_core();
 	const unsigned int rounds = yield ? YIELD_ROUNDS : SPIN_ROUNDS;
 	unsigned int spun = rounds; /* nothing to expect before the first call */
@@ -237,7 +237,7 @@ static bool layers_ok(struct ring3 *b)
 static void look(struct ring3 *b)
 {
 	struct user_regs_struct r;
-	struct keel_frame *f = &b->mm.seen;
+	struct keel_frame *f = &b->mm.seen[0];
 
 	if (sandbox_look(&r)) {
 		f->rip = r.rip;
@@ -259,7 +259,7 @@ static void look(struct ring3 *b)
 		f->r13 = r.r13;
 		f->r14 = r.r14;
 		f->r15 = r.r15;
-		b->mm.have_seen = true;
+		b->mm.have_seen = 1;
 	}
 }
 
@@ -280,9 +280,9 @@ static void ring3_stop(struct partition *p)
 	set_state(b, DEAD);
 	if (b->serving) {
 		/* It sleeps on turn, or on state. */
-		monmem_vcpu(&b->mm)->remote.host_asleep = 0;
+		monmem_vcpu(&b->mm, 0)->remote.host_asleep = 0;
 		while (pthread_tryjoin_np(b->server, NULL) == EBUSY) {
-			futex(&monmem_vcpu(&b->mm)->remote.turn, FUTEX_WAKE, INT32_MAX, NULL);
+			futex(&monmem_vcpu(&b->mm, 0)->remote.turn, FUTEX_WAKE, INT32_MAX, NULL);
 			futex(&b->state, FUTEX_WAKE, INT32_MAX, NULL);
 			usleep(100);
 		}
@@ -393,7 +393,7 @@ static void ring3_dump(struct partition *p, unsigned int vcpu)
 {
 	struct ring3 *b = p->backend;
 
-	__atomic_store_n(&monmem_vcpu(&b->mm)->dump_pending, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&monmem_vcpu(&b->mm, 0)->dump_pending, 1, __ATOMIC_SEQ_CST);
 	ring3_kick(p, vcpu);
 }
 
