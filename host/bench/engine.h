@@ -49,7 +49,7 @@
 #define SPACE_ROUNDS 2	 /* ...so often */
 #define REFILL 16	 /* pages that one fault brings back */
 #define USER_CPU 2000000 /* rounds of work_cpu: long beside one hand-off */
-#define TIMER_AHEAD_NS 200000
+#define TIMER_AHEAD_NS 2000000
 
 #define ENGINE_LINE 96
 #define ENGINE_REPS 512

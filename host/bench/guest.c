@@ -27,7 +27,6 @@ static struct keel_event_record events[BATCH];
 static struct keel_multicall calls[BATCH];
 static struct keel_multicall_result results[BATCH];
 static struct keel_stats_entry stats[8];
-static const struct keel_clock *clock_page;
 static keel_port_t port;
 static volatile unsigned int taken, skipped;
 static volatile keel_u64 fired_late, deadline;
@@ -236,11 +235,8 @@ static uint64_t run_event_batch(void)
 
 static uint64_t run_clock(void)
 {
-	keel_u64 ns;
-
 	for (int i = 0; i < PER_SHORT; i++)
-		if (!keel_clock_read(clock_page, &ns))
-			keel_panic("the clock page is not valid");
+		keel_time();
 	return 0;
 }
 
@@ -405,7 +401,6 @@ static void setup(const struct keel_start *start)
 
 	if (!abi)
 		keel_panic("no ABI pages in the start info");
-	clock_page = (const struct keel_clock *)abi->clock_va;
 	fault_rec.op = KEEL_MMU_MAP;
 	fault_rec.prot = KEEL_PROT_R | KEEL_PROT_W;
 	fault_rec.flags = KEEL_MMU_POPULATE;

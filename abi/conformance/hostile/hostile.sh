@@ -77,13 +77,13 @@ far_return()
 	return "$failed"
 }
 
-# Numbers no kernel has.
+# Numbers no kernel has. One by int 0x80 goes by the architecture, or is a trap of the guest's where the kernel has no such calls.
 odd_numbers()
 {
 	failed=0
 	for nr in 512 547 1023 4095 65535 1073741823 2147483648 4294967295 18446744073709551615; do
 		hostile_guest 125 HOSTILE-001 "nr=$nr" || failed=1
-		hostile_guest 125 HOSTILE-002 "nr=$nr" || failed=1
+		hostile_guest "0 125" HOSTILE-002 "nr=$nr" || failed=1
 	done
 	return "$failed"
 }
@@ -307,7 +307,7 @@ leaks()
 	while [ "$i" -lt "$rounds" ]; do
 		case $((i % 5)) in
 		0) hostile_guest 125 HOSTILE-001 nr=39 ;;
-		1) hostile_guest 125 HOSTILE-002 nr=20 ;;
+		1) hostile_guest "0 125" HOSTILE-002 nr=20 ;;
 		2) hostile_guest 0 HOSTILE-000 ;;
 		3) hostile_guest "0 125" HOSTILE-020 ;;
 		4)
