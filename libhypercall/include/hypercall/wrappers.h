@@ -84,6 +84,30 @@ static inline struct keel_ret keel_mmu_query(keel_as_t as, keel_u64 va)
 	return keel_call2(KEEL_CALL_MMU_QUERY, as.v, va);
 }
 
+/* new empty address space */
+static inline struct keel_ret keel_as_create(keel_u64 flags)
+{
+	return keel_call1(KEEL_CALL_AS_CREATE, flags);
+}
+
+/* copy an address space, writable pages made read-only in both */
+static inline struct keel_ret keel_as_clone(keel_as_t as, keel_u64 flags)
+{
+	return keel_call2(KEEL_CALL_AS_CLONE, as.v, flags);
+}
+
+/* destroy; AGAIN while more work is left */
+static inline struct keel_ret keel_as_destroy(keel_as_t as)
+{
+	return keel_call1(KEEL_CALL_AS_DESTROY, as.v);
+}
+
+/* a number about an address space */
+static inline struct keel_ret keel_as_info(keel_as_t as, keel_u32 what)
+{
+	return keel_call2(KEEL_CALL_AS_INFO, as.v, what);
+}
+
 /* begin to track writes to a range; value = pages done */
 static inline struct keel_ret keel_harvest_start(keel_as_t as, keel_u64 va, keel_u64 len, keel_u64 flags)
 {
@@ -118,6 +142,12 @@ static inline struct keel_ret keel_trap_return(keel_u32 frame_class)
 static inline struct keel_ret keel_trap_deliver(void)
 {
 	return keel_call0(KEEL_CALL_TRAP_DELIVER);
+}
+
+/* run guest user code; value = reason it came back */
+static inline struct keel_ret keel_user_enter(keel_as_t as, keel_gpa_t context, keel_u64 flags)
+{
+	return keel_call3(KEEL_CALL_USER_ENTER, as.v, context.v, flags);
 }
 
 /* sleep until an event is pending or the deadline; ~0 = none */
