@@ -3,16 +3,38 @@
  * Console of the small guest runtime: console_write from the first instruction
  * on, the ring once keel_console_init() was called.
  *
- * The ring has one producer, so it is used with IF off. A trap handler that prints
- * while it interrupted a push would be a second one: pushing marks the ring busy and
- * whoever finds it so writes early output instead.
+ * The ring has one producer and one consumer, so it is used with IF off and under
+ * a lock. A trap handler that prints while it interrupted its own vCPU's push would
+ * be a second one: it finds the lock its own and writes early output instead.
  */
 #include <hypercall/guest.h>
 #include <hypercall/ring.h>
+#include <hypercall/smp.h>
 
 static struct keel_console_ring ring __attribute__((aligned(4096)));
 static struct keel_ring_end out, in;
-static bool ring_on, ring_busy;
+static bool ring_on;
+static keel_u32 ring_owner; /* number of the vCPU that uses the ring, plus 1 */
+
+/* False when this vCPU has it already, further down its stack. IF off. */
+static bool ring_lock(void)
+{
+	keel_u32 me = keel_vcpu_id() + 1, owner;
+
+	for (;;) {
+		owner = 0;
+		if (__atomic_compare_exchange_n(&ring_owner, &owner, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED))
+			return true;
+		if (owner == me)
+			return false;
+		keel_smp_relax();
+	}
+}
+
+static void ring_unlock(void)
+{
+	__atomic_store_n(&ring_owner, 0, __ATOMIC_RELEASE);
+}
 
 static void write_early(const char *buf, size_t len)
 {
@@ -43,7 +65,7 @@ static size_t write_ring(const char *buf, size_t len)
 			break;
 		/* Full: the host is at it; let it run. */
 		if (!n)
-			keel_vcpu_yield(~KEEL_U64(0));
+			keel_vcpu_yield(KEEL_VCPU_ANY);
 	}
 	return done;
 }
@@ -53,12 +75,9 @@ void keel_write(const char *buf, size_t len)
 	bool irq = keel_irq_save();
 	size_t done = 0;
 
-	if (ring_on && !ring_busy) {
-		ring_busy = true;
-		__asm__ volatile("" : : : "memory");
+	if (ring_on && ring_lock()) {
 		done = write_ring(buf, len);
-		__asm__ volatile("" : : : "memory");
-		ring_busy = false;
+		ring_unlock();
 	}
 	write_early(buf + done, len - done);
 	keel_irq_restore(irq);
@@ -80,8 +99,16 @@ keel_s64 keel_console_init(void)
 
 size_t keel_read(char *buf, size_t n)
 {
-	int got = ring_on ? keel_ring_pop(&in, buf, n) : 0;
+	bool irq = keel_irq_save(), mine;
+	int got = 0;
 
+	if (ring_on) {
+		mine = ring_lock();
+		got = keel_ring_pop(&in, buf, n);
+		if (mine)
+			ring_unlock();
+	}
+	keel_irq_restore(irq);
 	return got > 0 ? (size_t)got : 0;
 }
 

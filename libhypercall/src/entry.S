@@ -159,4 +159,35 @@ entry_common:
 	.cfi_endproc
 	.size	entry_common, . - entry_common
 
+	/*
+	 * First instruction of a vCPU that keel_smp_start() starts, IF off: rdi = the
+	 * end of its stack, where struct boot of smp.c lies. rbp stays 0 and the return
+	 * address undefined to unwinders: backtraces end here.
+	 */
+	.globl	keel_smp_entry
+	.type	keel_smp_entry, @function
+	.p2align 4
+keel_smp_entry:
+	.cfi_startproc
+	.cfi_undefined rip
+	endbr64
+	movq	%rdi, %rsp
+	xorl	%ebp, %ebp
+	movq	16(%rdi), %rax
+	movq	%rax, %gs:KEEL_VCPU_GUEST
+	movq	0(%rdi), %rax
+	movq	8(%rdi), %rdi
+	call	*%rax
+	/* The function is done: so is the vCPU. */
+	movl	%gs:KEEL_VCPU_ID, %edi
+	xorl	%esi, %esi
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$KEEL_CALL_VCPU_STOP, %eax
+	call	*%gs:KEEL_VCPU_GATE
+	ud2
+	.cfi_endproc
+	.size	keel_smp_entry, . - keel_smp_entry
+
 	.section .note.GNU-stack, "", @progbits

@@ -26,6 +26,11 @@ bool keel_have(unsigned int ext)
 	return ext < 64 && (accepted[0] >> ext & 1);
 }
 
+bool keel_have_refinement(unsigned int bit)
+{
+	return bit < 64 && (accepted[1] >> bit & 1);
+}
+
 keel_gpa_t keel_gpa_of(const void *p)
 {
 	return keel_gpa((keel_u64)p - (keel_u64)__keel_va + (keel_u64)__keel_pa);

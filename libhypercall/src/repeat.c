@@ -125,3 +125,33 @@ struct keel_ret keel_multicall_all(keel_gpa_t entries, keel_u32 count, keel_gpa_
 	} while (!ret.status && done < count);
 	return (struct keel_ret){ ret.status, done };
 }
+
+struct keel_ret keel_as_clone_all(keel_as_t as, keel_u64 flags)
+{
+	struct keel_ret ret;
+
+	do {
+		ret = keel_as_clone(as, flags);
+	} while (KEEL_STATUS_CODE(ret.status) == KEEL_E_AGAIN);
+	return ret;
+}
+
+struct keel_ret keel_as_destroy_all(keel_as_t as)
+{
+	struct keel_ret ret;
+
+	/* Whoever is to leave it may need this processor. */
+	while (KEEL_STATUS_CODE((ret = keel_as_destroy(as)).status) == KEEL_E_AGAIN)
+		keel_vcpu_yield(KEEL_VCPU_ANY);
+	return ret;
+}
+
+struct keel_ret keel_user_run(keel_as_t as, keel_gpa_t context)
+{
+	struct keel_ret ret;
+
+	do {
+		ret = keel_user_enter(as, context, 0);
+	} while (!ret.status && ret.value == KEEL_USER_EVENT && keel_irq_enabled());
+	return ret;
+}

@@ -101,7 +101,7 @@ library()
 # The pure parts take nothing from their surroundings but memory functions.
 pure_parts_alone()
 {
-	for f in batch event ring clock start status; do
+	for f in batch event ring clock start status set user; do
 		for flags in "-mcmodel=kernel -mno-red-zone" "-O0" "-fsanitize=undefined -fsanitize-undefined-trap-on-error"; do
 			# shellcheck disable=SC2086
 			$CC -std=gnu11 $guest $include $flags -c -o "$tmp/pure.o" libhypercall/src/$f.c || return 1
@@ -114,7 +114,7 @@ pure_parts_alone()
 # unwind rules for the assembly: each function has a description that covers it.
 unwind_info()
 {
-	for f in keel_gate keel_entry_trap keel_entry_event keel_entry_dump keel_entry_double entry_common; do
+	for f in keel_gate keel_entry_trap keel_entry_event keel_entry_dump keel_entry_double entry_common keel_smp_entry; do
 		at=$(nm "$sdk/hello.elf" | awk -v f="$f" '$3 == f { print $1 }')
 		[ -n "$at" ] || { echo "$f is not in the image"; return 1; }
 		readelf --debug-dump=frames "$sdk/hello.elf" 2>/dev/null | grep -q "FDE.*pc=$at\.\." ||
@@ -175,7 +175,7 @@ boot()
 	tr -d '\r' <"$tmp/said" | sed 's/^\(ABI .* on \)..*/\1HOST/' >"$tmp/text"
 	cat >"$tmp/want" <<-END
 	Hello from a Keel guest.
-	ABI 1.0 rc 2 on HOST
+	ABI 1.0 rc 3 on HOST
 	96 MiB of RAM, command line "first second=2"
 	END
 	[ "$status" -eq 0 ] || { echo "exit status $status"; cat "$tmp/said" "$tmp/errors"; return 1; }

@@ -15,11 +15,12 @@
 #include <hypercall/guest.h>
 #include <hypercall/repeat.h>
 #include <hypercall/ring.h>
+#include <hypercall/smp.h>
 
 #include "unit.h"
 
 KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(TRAP), KEEL_NEEDS(MMU) | KEEL_NEEDS(STATS), 0,
-		 KEEL_U64(1) << KEEL_F1_CLOCK_PAGE);
+		 KEEL_U64(1) << KEEL_F1_CLOCK_PAGE | KEEL_U64(1) << KEEL_F1_SMP);
 
 /* What keel.ld provides. VA and GPA of the image differ here, see KEEL_VA and KEEL_PA in the makefile. */
 extern char __keel_va[], __keel_pa[];
@@ -69,10 +70,12 @@ static struct host {
 	keel_u8 returned_if;	    /* IF when it was called */
 	keel_u8 returned_state;
 	keel_u64 now;
-	keel_u64 bound;	   /* units of work one bounded call does */
-	keel_u64 fail_at;  /* unit that fails with NOENT, counted from 1; 0 = none */
-	keel_u64 worked;   /* units done so far */
-	keel_u64 nonsense; /* a value to answer bounded calls with instead; 0 = none */
+	keel_u64 bound;	     /* units of work one bounded call does */
+	keel_u64 fail_at;    /* unit that fails with NOENT, counted from 1; 0 = none */
+	keel_u64 worked;     /* units done so far */
+	unsigned int again;  /* this many times a call that can be is AGAIN */
+	unsigned int events; /* this many times user_enter comes back with one */
+	keel_u64 nonsense;   /* a value to answer bounded calls with instead; 0 = none */
 
 	char console[4096]; /* by console_write */
 	size_t console_len;
@@ -170,7 +173,8 @@ struct keel_ret fake_call(const struct fake_call *c)
 		return ok;
 	case KEEL_CALL_VCPU_YIELD:
 		host.yields++;
-		drain_ring();
+		if (host.ring)
+			drain_ring();
 		return ok;
 	case KEEL_CALL_TRAP_SET:
 		host.trap[a[0]].entry = a[1];
@@ -209,6 +213,29 @@ struct keel_ret fake_call(const struct fake_call *c)
 	}
 	case KEEL_CALL_EVENT_BATCH:
 		return bounded(a[1]);
+	case KEEL_CALL_AS_CLONE:
+	case KEEL_CALL_AS_DESTROY:
+		if (host.again) {
+			host.again--;
+			return (struct keel_ret){ -KEEL_E_AGAIN, 0 };
+		}
+		return host.answer;
+	case KEEL_CALL_USER_ENTER:
+		if (host.events) {
+			host.events--;
+			return (struct keel_ret){ 0, KEEL_USER_EVENT };
+		}
+		return host.answer;
+	case KEEL_CALL_VCPU_STOP:
+		if (a[0] == keel_vcpu_id()) {
+			host.last = *c;
+			longjmp(host.end, 1);
+		}
+		if (host.again) {
+			host.again--;
+			return (struct keel_ret){ -KEEL_E_AGAIN, 0 };
+		}
+		return host.answer;
 	case KEEL_CALL_MULTICALL:
 		return multicall(a);
 	case KEEL_CALL_CRASH:
@@ -688,13 +715,16 @@ static void start_negotiates_and_freezes(void **state)
 	assert_call(0, KEEL_CALL_BASE_FEATURES, 0, 0, 0, 0, 0);
 	assert_call(1, KEEL_CALL_BASE_ACCEPT, 0, required | KEEL_NEEDS(MMU), 0, 0, 0);
 	assert_call(2, KEEL_CALL_BASE_FEATURES, 1, 0, 0, 0, 0);
-	assert_call(3, KEEL_CALL_BASE_ACCEPT, 1, KEEL_U64(1) << KEEL_F1_CLOCK_PAGE, 0, 0, 0);
+	assert_call(3, KEEL_CALL_BASE_ACCEPT, 1, KEEL_U64(1) << KEEL_F1_CLOCK_PAGE | KEEL_U64(1) << KEEL_F1_SMP, 0, 0,
+		    0);
 	assert_call(4, KEEL_CALL_BASE_FREEZE, 0, 0, 0, 0, 0);
 	assert_call(5, KEEL_CALL_BASE_SHUTDOWN, KEEL_SHUTDOWN_POWEROFF, 42, 0, 0, 0);
 	assert_true(keel_have(KEEL_EXT_MMU));
 	assert_false(keel_have(KEEL_EXT_STATS));
 	assert_false(keel_have(KEEL_EXT_USER));
 	assert_false(keel_have(64));
+	assert_true(keel_have_refinement(KEEL_F1_SMP));
+	assert_false(keel_have_refinement(KEEL_F1_HARVEST_ACCESSED));
 }
 
 static void a_required_feature_is_missing(void **state)
@@ -1041,6 +1071,118 @@ static void no_progress_is_an_end(void **state)
 			 KEEL_STATUS(KEEL_E_STATE, 0));
 }
 
+/* Address spaces and guest user code */
+
+static void spaces_are_cloned_and_destroyed(void **state)
+{
+	(void)state;
+	host.again = 3;
+	host.answer = (struct keel_ret){ 0, KEEL_U64(0x500000002) };
+	assert_ret(keel_as_clone_all(keel_as(KEEL_U64(0x100000001)), KEEL_AS_CLONE_SHARE), 0, KEEL_U64(0x500000002));
+	assert_int_equal(host.calls, 4);
+	assert_call(3, KEEL_CALL_AS_CLONE, KEEL_U64(0x100000001), KEEL_AS_CLONE_SHARE, 0, 0, 0);
+	host.again = 2;
+	host.answer = (struct keel_ret){ 0, 0 };
+	assert_ret(keel_as_destroy_all(keel_as(9)), 0, 0);
+	assert_int_equal(host.yields, 2);
+	host.answer = (struct keel_ret){ KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1)), 0 };
+	assert_int_equal(keel_as_destroy_all(keel_as(9)).status, KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1)));
+	assert_int_equal(keel_as_clone_all(keel_as(9), 0).status, KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1)));
+}
+
+static void user_code_runs_through_events(void **state)
+{
+	(void)state;
+	host.events = 5;
+	host.answer = (struct keel_ret){ 0, KEEL_USER_SYSCALL };
+	host.page.if_enabled = 1;
+	assert_ret(keel_user_run(keel_as(7), keel_gpa(0x4000)), 0, KEEL_USER_SYSCALL);
+	assert_int_equal(host.calls, 6);
+	assert_call(5, KEEL_CALL_USER_ENTER, 7, 0x4000, 0, 0, 0);
+	/* With IF off the event would stay where it is. */
+	host.events = 5;
+	host.page.if_enabled = 0;
+	assert_ret(keel_user_run(keel_as(7), keel_gpa(0x4000)), 0, KEEL_USER_EVENT);
+	assert_int_equal(host.calls, 7);
+	host.page.if_enabled = 1;
+	host.events = 0;
+	host.answer = (struct keel_ret){ KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(28)), 0 };
+	assert_int_equal(keel_user_run(keel_as(7), keel_gpa(0x4000)).status,
+			 KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(28)));
+}
+
+/* Several vCPUs */
+
+static struct {
+	void *arg;
+	keel_u64 word0, rbp, rsp;
+} started;
+
+static void start_here(void *arg)
+{
+	started.arg = arg;
+	started.word0 = keel_vcpu_word(0);
+	started.rbp = *(keel_u64 *)__builtin_frame_address(0);
+	started.rsp = (keel_u64)__builtin_frame_address(0);
+}
+
+static void a_vcpu_is_started_on_its_stack(void **state)
+{
+	const struct fake_call *c;
+
+	(void)state;
+	host.start.abi.vcpus = 2;
+	host.start.abi.vcpu_va = (keel_u64)&host.page;
+	host.start.abi.vcpu_stride = 4096;
+	assert_true(ENDS(keel_guest_start(&host.start.head)));
+	assert_int_equal(keel_vcpus(), 2);
+	assert_ptr_equal(keel_vcpu_page_of(1), (char *)&host.page + 4096);
+	assert_null(keel_vcpu_page_of(2));
+	host.calls = 0;
+	assert_int_equal(keel_smp_start(1, other_stack + sizeof(other_stack), start_here, &started, &host), 0);
+	assert_int_equal(keel_smp_start(1, other_stack + 8, start_here, NULL, NULL),
+			 KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_ARG(2)));
+	assert_int_equal(host.calls, 1);
+	c = &host.log[0];
+	assert_int_equal(c->id, KEEL_CALL_VCPU_START);
+	assert_int_equal(c->arg[0], 1);
+	assert_int_equal(c->arg[1], (keel_u64)keel_smp_entry);
+	/* Become the vCPU: the entry runs the function on the stack, then stops itself. */
+	host.page.id = 1;
+	assert_true(ENDS(((void (*)(keel_u64))keel_smp_entry)(c->arg[2])));
+	assert_ptr_equal(started.arg, &started);
+	assert_int_equal(started.word0, (keel_u64)&host);
+	assert_int_equal(started.rbp, 0);
+	assert_int_equal(started.rsp % 16, 0);
+	assert_in_range(started.rsp, (keel_u64)other_stack, (keel_u64)other_stack + sizeof(other_stack));
+	assert_int_equal(host.last.id, KEEL_CALL_VCPU_STOP);
+	assert_int_equal(host.last.arg[0], 1);
+	host.page.id = 0;
+}
+
+static void a_vcpu_is_stopped(void **state)
+{
+	(void)state;
+	host.again = 4;
+	host.answer = (struct keel_ret){ 0, KEEL_VCPU_RUNNING };
+	assert_int_equal(keel_smp_stop(1), 0);
+	assert_int_equal(host.yields, 4);
+	assert_int_equal(host.calls, 9);
+	assert_true(ENDS(keel_guest_start(&host.start.head)));
+	assert_true(keel_smp_running(1));
+	host.answer.value = KEEL_VCPU_STOPPED;
+	assert_false(keel_smp_running(1));
+	host.answer.status = KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1));
+	assert_int_equal(keel_smp_stop(9), KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(1)));
+	assert_false(keel_smp_running(9));
+	/* Not accepted: there is this one, and it runs. */
+	host.offered[1] = 0;
+	assert_true(ENDS(keel_guest_start(&host.start.head)));
+	assert_int_equal(keel_vcpus(), 1);
+	assert_true(keel_smp_running(0));
+	assert_false(keel_smp_running(1));
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1077,6 +1219,10 @@ int main(void)
 		cmocka_unit_test_setup(event_records_are_worked_off, fresh),
 		cmocka_unit_test_setup(multicalls_are_worked_off, fresh),
 		cmocka_unit_test_setup(no_progress_is_an_end, fresh),
+		cmocka_unit_test_setup(spaces_are_cloned_and_destroyed, fresh),
+		cmocka_unit_test_setup(user_code_runs_through_events, fresh),
+		cmocka_unit_test_setup(a_vcpu_is_started_on_its_stack, fresh),
+		cmocka_unit_test_setup(a_vcpu_is_stopped, fresh),
 		cmocka_unit_test_setup(the_ring_takes_over, fresh),
 	};
 

@@ -32,7 +32,9 @@ int clock_tests(void);
 int event_tests(void);
 int printf_tests(void);
 int ring_tests(void);
+int set_tests(void);
 int start_tests(void);
 int status_tests(void);
+int user_tests(void);
 
 #endif

@@ -4,8 +4,9 @@
  * console output, event dispatch, the timer. A kernel with a runtime of its own
  * takes call.h, trap.h and the parts it likes instead.
  *
- * The program defines keel_main() and, once, KEEL_IMAGE_NOTES (image.h).
- * One vCPU.
+ * The program defines keel_main() and, once, KEEL_IMAGE_NOTES (image.h). It runs
+ * on vCPU 0; smp.h starts others. Console, handlers and the port table are one for
+ * all vCPUs, entries and ports are made by each vCPU for itself.
  */
 #ifndef HYPERCALL_GUEST_H
 #define HYPERCALL_GUEST_H
@@ -30,6 +31,9 @@ const struct keel_start *keel_start_info(void);
 
 /* Was extension KEEL_EXT_* offered by the host and accepted for this image? */
 bool keel_have(unsigned int ext);
+
+/* Likewise for refinement KEEL_F1_*. */
+bool keel_have_refinement(unsigned int bit);
 
 /**
  * keel_gpa_of - guest-physical address of something in the image
@@ -101,7 +105,8 @@ keel_u64 keel_must_(struct keel_ret ret, const char *what);
 keel_s64 keel_trap_handler(keel_entry_fn fn);
 
 /*
- * Handle double faults, on a stack of their own (16 KiB). The trap that found no room, or no
+ * Handle double faults of vCPU 0, on a stack of their own (16 KiB); other vCPUs bring their
+ * stacks, with keel_entry_install(). The trap that found no room, or no
  * free slot, is still in keel_vcpu_page()->slot[KEEL_CLASS_TRAP]. Returns a status.
  */
 keel_s64 keel_double_handler(keel_entry_fn fn);
@@ -120,7 +125,7 @@ size_t keel_backtrace(keel_u64 rbp, keel_u64 *pc, size_t n);
 keel_s64 keel_event_init(void);
 
 /**
- * keel_event_handler - what to call when a port becomes pending
+ * keel_event_handler - what to call when a port becomes pending, on any vCPU
  * @bit: KEEL_PORT_BIT(port)
  * @fn: runs with IF off; NULL forgets the port
  * @arg: passed to it

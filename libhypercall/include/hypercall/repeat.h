@@ -10,7 +10,7 @@
 #ifndef HYPERCALL_REPEAT_H
 #define HYPERCALL_REPEAT_H
 
-#include <hypercall/call.h>
+#include <hypercall/trap.h>
 
 KEEL_BEGIN_C
 
@@ -44,6 +44,22 @@ struct keel_ret keel_harvest_stop_all(keel_as_t as, keel_u64 va, keel_u64 len);
 
 /* Collect written pages. value: pages done | pages written << 32, as of one call; for up to 2^32 - 1 pages. */
 struct keel_ret keel_harvest_collect_all(keel_as_t as, keel_u64 va, keel_u64 len, keel_gpa_t bitmap);
+
+/* A copy of an address space, called for until it is complete. value: its handle. */
+struct keel_ret keel_as_clone_all(keel_as_t as, keel_u64 flags);
+
+/* Destroy an address space; waits until other vCPUs have left it. */
+struct keel_ret keel_as_destroy_all(keel_as_t as);
+
+/**
+ * keel_user_run - run guest user code until it wants something
+ * @as: its address space
+ * @context: struct keel_user, see user.h
+ *
+ * Enters again after events, which are delivered in between. Call with IF on; with IF off
+ * KEEL_USER_EVENT is handed through, since the event stays pending. value: KEEL_USER_*.
+ */
+struct keel_ret keel_user_run(keel_as_t as, keel_gpa_t context);
 
 KEEL_END_C
 
