@@ -84,7 +84,9 @@ hal_mark:
 	mov	%rax, 48(%rdi)			/* as after the return */
 	mov	(%rsp), %rax
 	mov	%rax, 56(%rdi)
-	mov	hal_core_lazy_depth(%rip), %eax
+	push	%rdi
+	call	hal_core_lazy_depth
+	pop	%rdi
 	mov	%eax, 64(%rdi)
 	movl	$0, 68(%rdi)
 	xor	%eax, %eax

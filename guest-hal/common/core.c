@@ -6,8 +6,20 @@
  * core.h.
  */
 #include <hypercall/guest.h>
+#include <hypercall/user.h>
 
 #include "core.h"
+
+/* Contexts of user code have the ABI's layout on both flavours. */
+KEEL_ASSERT_SIZE(struct hal_user, KEEL_USER_XSAVE);
+KEEL_ASSERT_AT(struct hal_user, reason, KEEL_USER_REASON);
+KEEL_ASSERT_AT(struct hal_user, error, KEEL_USER_ERROR);
+KEEL_ASSERT_AT(struct hal_user, rip, KEEL_USER_RIP);
+KEEL_ASSERT_AT(struct hal_user, rflags, KEEL_USER_RFLAGS_AT);
+KEEL_ASSERT_AT(struct hal_user, rax, KEEL_USER_RAX);
+KEEL_ASSERT_AT(struct hal_user, r15, KEEL_USER_R15);
+KEEL_ASSERT_AT(struct hal_user, gs_base, KEEL_USER_GS_BASE);
+KEEL_ASSERT_AT(struct hal_user, reserved, 0xc0);
 
 static const char *const vector_name[HAL_VEC_COUNT] = {
 	[HAL_VEC_DE] = "division error",     [HAL_VEC_DB] = "debug exception", [HAL_VEC_NMI] = "non-maskable event",
@@ -26,15 +38,18 @@ static struct {
 static void (*exit_hook)(struct hal_frame *frame);
 
 /*
- * Depth of the running context's lazy sections. Handlers start at 0 and put
- * the interrupted context's depth back, which lives on their stack meanwhile;
- * so it follows the context through a preemption.
+ * The CPU knows the depth of the running context's lazy sections. Handlers start
+ * at 0 and put the interrupted context's depth back, which lives on their stack
+ * meanwhile; so it follows the context through a preemption.
  */
-unsigned int hal_core_lazy_depth;
+unsigned int hal_core_lazy_depth(void)
+{
+	return *hal_flavour_lazy_depth();
+}
 
 bool hal_core_lazy(void)
 {
-	return hal_core_lazy_depth != 0;
+	return hal_core_lazy_depth() != 0;
 }
 
 /* ----------------------------------------------------------------- traps */
@@ -52,14 +67,15 @@ hal_trap_fn *hal_trap_handler(unsigned int vector, hal_trap_fn *fn)
 
 void hal_core_trap(struct hal_frame *frame)
 {
-	unsigned int depth = hal_core_lazy_depth;
+	unsigned int depth = hal_core_lazy_depth();
 	unsigned int vector = frame->vector;
 	const char *name = vector < HAL_VEC_COUNT && vector_name[vector] ? vector_name[vector] : "trap";
 	char message[128];
 
-	hal_core_lazy_depth = 0;
+	*hal_flavour_lazy_depth() = 0;
 	if (vector < HAL_VEC_COUNT && trap_fn[vector] && trap_fn[vector](frame)) {
-		hal_core_lazy_depth = frame->reserved[0] ? (unsigned int)(frame->reserved[0] - 1) : depth;
+		hal_irq_disable(); /* a handler may have enabled them; the way back is made with them off */
+		*hal_flavour_lazy_depth() = frame->reserved[0] ? (unsigned int)(frame->reserved[0] - 1) : depth;
 		frame->reserved[0] = 0;
 		return;
 	}
@@ -119,17 +135,18 @@ void hal_irq_exit_hook(void (*fn)(struct hal_frame *frame))
 
 void hal_core_irq(struct hal_frame *frame, int (*next)(void))
 {
-	unsigned int depth = hal_core_lazy_depth;
+	unsigned int depth = hal_core_lazy_depth();
 	int irq;
 
-	hal_core_lazy_depth = 0;
+	*hal_flavour_lazy_depth() = 0;
 	while ((irq = next()) >= 0) {
 		if (irq_fn[irq].fn)
 			irq_fn[irq].fn(frame, irq_fn[irq].arg);
 	}
 	if (exit_hook)
 		exit_hook(frame);
-	hal_core_lazy_depth = depth;
+	hal_irq_disable();
+	*hal_flavour_lazy_depth() = depth;
 }
 
 /* ---------------------------------------------------------------- memory */
@@ -143,7 +160,7 @@ static int check_range(uint64_t va, uint64_t len)
 	return 0;
 }
 
-int hal_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
+int hal_space_map(hal_space_t space, uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
 {
 	int err = check_range(va, len);
 
@@ -151,17 +168,17 @@ int hal_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned 
 		return err;
 	if (pa & (HAL_PAGE_SIZE - 1) || !prot || prot & ~HAL_PROT_ALL || flags & ~HAL_MAP_POPULATE)
 		return -HAL_EINVAL;
-	return hal_flavour_map(va, pa, len, prot, flags);
+	return hal_flavour_map(space, va, pa, len, prot, flags);
 }
 
-int hal_unmap(uint64_t va, uint64_t len)
+int hal_space_unmap(hal_space_t space, uint64_t va, uint64_t len)
 {
 	int err = check_range(va, len);
 
-	return err ? err : hal_flavour_unmap(va, len);
+	return err ? err : hal_flavour_unmap(space, va, len);
 }
 
-int hal_protect(uint64_t va, uint64_t len, unsigned int prot)
+int hal_space_protect(hal_space_t space, uint64_t va, uint64_t len, unsigned int prot)
 {
 	int err = check_range(va, len);
 
@@ -169,7 +186,27 @@ int hal_protect(uint64_t va, uint64_t len, unsigned int prot)
 		return err;
 	if (!prot || prot & ~HAL_PROT_ALL)
 		return -HAL_EINVAL;
-	return hal_flavour_protect(va, len, prot);
+	return hal_flavour_protect(space, va, len, prot);
+}
+
+int hal_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
+{
+	return hal_space_map(HAL_SPACE_KERNEL, va, pa, len, prot, flags);
+}
+
+int hal_unmap(uint64_t va, uint64_t len)
+{
+	return hal_space_unmap(HAL_SPACE_KERNEL, va, len);
+}
+
+int hal_protect(uint64_t va, uint64_t len, unsigned int prot)
+{
+	return hal_space_protect(HAL_SPACE_KERNEL, va, len, prot);
+}
+
+int hal_query(uint64_t va, uint64_t *pa, unsigned int *prot)
+{
+	return hal_space_query(HAL_SPACE_KERNEL, va, pa, prot);
 }
 
 int hal_set_pte(uint64_t va, hal_pte_t pte)
@@ -200,14 +237,39 @@ int hal_dirty_stop(uint64_t va, uint64_t len)
 	return err ? err : hal_flavour_dirty(HAL_DIRTY_STOP, va, len, NULL);
 }
 
+/* Which CPU's it is must not change between looking and writing. */
+static unsigned int lazy_change(int by)
+{
+	bool irq = hal_irq_save();
+	unsigned int depth = *hal_flavour_lazy_depth() += (unsigned int)by;
+
+	hal_irq_restore(irq);
+	return depth;
+}
+
 void hal_lazy_enter(void)
 {
-	hal_core_lazy_depth++;
+	lazy_change(1);
 }
 
 int hal_lazy_leave(void)
 {
-	return --hal_core_lazy_depth ? 0 : hal_lazy_flush();
+	return lazy_change(-1) ? 0 : hal_lazy_flush();
+}
+
+/* ------------------------------------------------------- user processes */
+
+size_t hal_user_size(void)
+{
+	return HAL_USER_XSAVE + hal_cpu()->xsave_size;
+}
+
+void hal_user_init(struct hal_user *user, uint64_t rip, uint64_t rsp)
+{
+	struct keel_cpu_info cpu = { .xsave_size = hal_cpu()->xsave_size };
+
+	/* The native flavour has the same layout. */
+	keel_user_init((struct keel_user *)user, &cpu, rip, rsp);
 }
 
 #define MEMMAP_MAX 64

@@ -15,7 +15,8 @@ void hal_core_trap(struct hal_frame *frame);
 /* Run the handlers of the lines that `next` yields until it answers -1, then the exit hook. */
 void hal_core_irq(struct hal_frame *frame, int (*next)(void));
 
-extern unsigned int hal_core_lazy_depth; /* read by hal_mark() */
+/* Depth of lazy sections, for hal_mark(). */
+unsigned int hal_core_lazy_depth(void);
 
 /* Is the HAL in a lazy section, as seen from the running context? */
 bool hal_core_lazy(void);
@@ -25,12 +26,38 @@ void hal_core_memmap_add(uint64_t pa, uint64_t len, enum hal_mem_type type);
 /* True when [pa, pa + len) is memory of any kind but RESERVED. */
 bool hal_core_is_memory(uint64_t pa, uint64_t len);
 
+/*
+ * A lock held with interrupts off; not for contexts that cannot turn off, as
+ * HAL_VEC_NMI's.
+ */
+struct hal_lock {
+	unsigned int held;
+};
+
+static inline bool hal_lock(struct hal_lock *l)
+{
+	bool irq = hal_irq_save();
+
+	while (__atomic_exchange_n(&l->held, 1, __ATOMIC_ACQUIRE))
+		hal_cpu_relax();
+	return irq;
+}
+
+static inline void hal_unlock(struct hal_lock *l, bool irq)
+{
+	__atomic_store_n(&l->held, 0, __ATOMIC_RELEASE);
+	hal_irq_restore(irq);
+}
+
 /* What the flavours implement for the common part. */
 
-/* Arguments are checked; inside lazy sections they may put work off. */
-int hal_flavour_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags);
-int hal_flavour_unmap(uint64_t va, uint64_t len);
-int hal_flavour_protect(uint64_t va, uint64_t len, unsigned int prot);
+/* Arguments are checked but for the space; inside lazy sections work in the kernel's space may be put off. */
+int hal_flavour_map(hal_space_t space, uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags);
+int hal_flavour_unmap(hal_space_t space, uint64_t va, uint64_t len);
+int hal_flavour_protect(hal_space_t space, uint64_t va, uint64_t len, unsigned int prot);
+
+/* This CPU's depth of lazy sections. */
+unsigned int *hal_flavour_lazy_depth(void);
 
 enum hal_dirty_op { HAL_DIRTY_START, HAL_DIRTY_COLLECT, HAL_DIRTY_STOP };
 int hal_flavour_dirty(enum hal_dirty_op op, uint64_t va, uint64_t len, uint64_t *bitmap);

@@ -5,14 +5,17 @@
  */
 #include <hypercall/batch.h>
 #include <hypercall/guest.h>
+#include <hypercall/repeat.h>
+#include <hypercall/smp.h>
+#include <hypercall/user.h>
 
 #include "../common/core.h"
 
 KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) |
 			 KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE),
 		 KEEL_NEEDS(MULTICALL) | KEEL_NEEDS(HARVEST) | KEEL_NEEDS(MEMORY) | KEEL_NEEDS(CRASH) |
-			 KEEL_NEEDS(STATS),
-		 0, KEEL_U64(1) << KEEL_F1_CLOCK_PAGE);
+			 KEEL_NEEDS(STATS) | KEEL_NEEDS(AS) | KEEL_NEEDS(USER),
+		 0, KEEL_U64(1) << KEEL_F1_CLOCK_PAGE | KEEL_U64(1) << KEEL_F1_SMP);
 KEEL_IMAGE_LINEAR(HAL_LINEAR_VA);
 
 /* Handlers get the ABI's frame as it is. */
@@ -26,22 +29,40 @@ KEEL_ASSERT_AT(struct hal_frame, rax, KEEL_FRAME_RAX);
 KEEL_ASSERT_AT(struct hal_frame, rbp, KEEL_FRAME_RBP);
 KEEL_ASSERT_AT(struct hal_frame, r15, KEEL_FRAME_R15);
 
-#define GUEST_PERCPU 0 /* keel_vcpu.guest[] word of hal_percpu() */
+/* keel_vcpu.guest[] words */
+#define GUEST_PERCPU 0 /* hal_percpu() */
+#define GUEST_LAZY 1   /* depth of lazy sections */
+
 #define LAZY_RECORDS 256
 /* A range goes to the host in pieces one call can finish, with interrupts taken in between. */
 #define RANGE_PIECE (512 * HAL_PAGE_SIZE)
 
 static const struct keel_start *start_info;
 static const struct keel_clock __pvshared *clock_page;
-static struct hal_cpu cpu_info;
-static struct keel_port port[HAL_IRQ_COUNT];
-static uint64_t timer_at = HAL_NEVER; /* the deadline that has not fired yet */
-static char dump_stack[16384] __attribute__((aligned(16)));
-static char double_stack[16384] __attribute__((aligned(16)));
 
-static struct keel_mmu_record records[LAZY_RECORDS] __attribute__((aligned(4096)));
-static struct keel_batch batch;
-static int lazy_error;
+/* What belongs to one CPU. Used by it alone, with interrupts off. */
+static struct pv_cpu {
+	struct keel_mmu_record records[LAZY_RECORDS];
+	char dump_stack[16384], double_stack[16384];
+	struct keel_batch batch;    /* of the kernel's space, filled in lazy sections */
+	struct keel_mmu_record one; /* of another space, never put off */
+	struct keel_vcpu_set set;
+	struct keel_port port[HAL_IRQ_COUNT];
+	bool bound[HAL_IRQ_COUNT]; /* has the line a port? */
+	uint64_t timer_at; /* the deadline that has not fired yet */
+	int lazy_error;
+	struct hal_cpu info;
+	/* For a CPU that starts. */
+	void (*fn)(void *arg);
+	void *arg;
+	unsigned int ready;
+} cpus[HAL_CPU_MAX] __attribute__((aligned(4096)));
+
+/* With interrupts off, or where it does not matter which CPU it was. */
+static struct pv_cpu *this_cpu(void)
+{
+	return &cpus[keel_vcpu_id()];
+}
 
 static int hal_error(keel_s64 status)
 {
@@ -92,24 +113,25 @@ void hal_irq_restore(bool was_enabled)
 }
 
 /* What the timer's port was sent for a deadline that was moved meanwhile is not for the handler. */
-static bool timer_due(void)
+static bool timer_due(struct pv_cpu *cpu)
 {
-	if (timer_at == HAL_NEVER || hal_clock_ns() < timer_at)
+	if (cpu->timer_at == HAL_NEVER || hal_clock_ns() < cpu->timer_at)
 		return false;
-	timer_at = HAL_NEVER;
+	cpu->timer_at = HAL_NEVER;
 	return true;
 }
 
 /* Most urgent pending port as a line; ports the HAL did not allocate have none and stay masked. */
 static int next_irq(void)
 {
+	struct pv_cpu *cpu = this_cpu();
 	int bit;
 
 	while ((bit = keel_ev_next(keel_share(keel_vcpu_page()))) >= 0) {
 		for (int irq = 0; irq < HAL_IRQ_COUNT; irq++) {
-			if (KEEL_PORT_BIT(port[irq].v) != (unsigned int)bit)
+			if (!cpu->bound[irq] || KEEL_PORT_BIT(cpu->port[irq].v) != (unsigned int)bit)
 				continue;
-			if (irq != HAL_IRQ_TIMER || timer_due())
+			if (irq != HAL_IRQ_TIMER || timer_due(cpu))
 				return irq;
 		}
 	}
@@ -130,22 +152,61 @@ static void deliver(void)
 
 int hal_flavour_irq_mask(enum hal_irq irq, bool mask)
 {
-	keel_u32 bit = KEEL_PORT_BIT(port[irq].v);
+	bool on = keel_irq_save(), held = false;
+	struct keel_port port = this_cpu()->port[irq];
 
+	if (!this_cpu()->bound[irq]) {
+		/* The console's line on another CPU: it has none. */
+		keel_irq_restore(on);
+		return mask ? 0 : -HAL_ENOTSUP;
+	}
 	if (mask)
-		keel_ev_mask(keel_share(keel_vcpu_page()), bit);
-	else if (keel_ev_unmask(keel_share(keel_vcpu_page()), bit))
+		keel_ev_mask(keel_share(keel_vcpu_page()), KEEL_PORT_BIT(port.v));
+	else
+		held = keel_ev_unmask(keel_share(keel_vcpu_page()), KEEL_PORT_BIT(port.v));
+	keel_irq_restore(on);
+	if (held)
 		deliver();
 	return 0;
 }
 
 int hal_irq_raise(enum hal_irq irq)
 {
+	bool on, first;
+
 	if ((unsigned int)irq < HAL_IRQ_SOFT0 || (unsigned int)irq >= HAL_IRQ_COUNT)
 		return -HAL_EINVAL;
-	if (keel_ev_send(keel_share(keel_vcpu_page()), KEEL_PORT_BIT(port[irq].v)))
+	on = keel_irq_save();
+	first = keel_ev_send(keel_share(keel_vcpu_page()), KEEL_PORT_BIT(this_cpu()->port[irq].v));
+	keel_irq_restore(on);
+	if (first)
 		deliver();
 	return 0;
+}
+
+int hal_irq_send(uint64_t cpus_wanted, enum hal_irq irq)
+{
+	struct pv_cpu *cpu;
+	keel_s64 status;
+	bool on;
+
+	if ((unsigned int)irq < HAL_IRQ_SOFT0 || (unsigned int)irq >= HAL_IRQ_COUNT)
+		return -HAL_EINVAL;
+	/* Without SMP there is no call for it, and nobody else. */
+	if (hal_cpu_count() == 1)
+		return cpus_wanted & ~1ull ? -HAL_ENOENT : cpus_wanted ? hal_irq_raise(irq) : 0;
+	on = keel_irq_save();
+	cpu = this_cpu();
+	keel_set_clear(&cpu->set);
+	for (unsigned int n = 0; n < 64; n++) {
+		if (cpus_wanted >> n & 1)
+			keel_set_add(&cpu->set, n);
+	}
+	/* The line's port has the same bit on every CPU, see lines_init(). */
+	status =
+		keel_vcpu_ipi(keel_gpa_of(&cpu->set), keel_set_size(&cpu->set), KEEL_PORT_BIT(cpu->port[irq].v)).status;
+	keel_irq_restore(on);
+	return hal_error(status);
 }
 
 int hal_wait(uint64_t deadline)
@@ -180,77 +241,97 @@ static void double_entry(struct keel_frame *frame)
 
 int hal_nmi_self(void)
 {
-	return hal_error(keel_event_dump(keel_vcpu_page()->id).status);
+	return hal_nmi_send(hal_cpu_number());
+}
+
+int hal_nmi_send(unsigned int cpu)
+{
+	return hal_error(keel_event_dump(cpu).status);
 }
 
 /* ---------------------------------------------------------------- memory */
 
+unsigned int *hal_flavour_lazy_depth(void)
+{
+	return (unsigned int *)&keel_vcpu_page()->guest[GUEST_LAZY];
+}
+
 /* Submit what was put off; its errors belong to the lazy section, whoever submits. IF off. */
 static void flush_lazy(void)
 {
+	struct pv_cpu *cpu = this_cpu();
 	int err;
 
-	if (!batch.count && !batch.status)
+	if (!cpu->batch.count && !cpu->batch.status)
 		return;
-	err = hal_error(keel_batch_flush(&batch));
-	if (!lazy_error)
-		lazy_error = err;
-	keel_batch_clear(&batch);
+	err = hal_error(keel_batch_flush(&cpu->batch));
+	if (!cpu->lazy_error)
+		cpu->lazy_error = err;
+	keel_batch_clear(&cpu->batch);
 }
 
-static keel_s64 add(keel_u16 op, uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
+static keel_s64 add(struct keel_batch *batch, const struct keel_mmu_record *r)
 {
-	switch (op) {
+	switch (r->op) {
 	case KEEL_MMU_MAP:
-		return keel_batch_map(&batch, va, keel_gpa(pa), len, (keel_u16)prot,
-				      flags & HAL_MAP_POPULATE ? KEEL_MMU_POPULATE : 0);
+		return keel_batch_map(batch, r->va, keel_gpa(r->gpa), r->len, r->prot, r->flags);
 	case KEEL_MMU_UNMAP:
-		return keel_batch_unmap(&batch, va, len);
+		return keel_batch_unmap(batch, r->va, r->len);
 	default:
-		return keel_batch_protect(&batch, va, len, (keel_u16)prot);
+		return keel_batch_protect(batch, r->va, r->len, r->prot);
 	}
 }
 
-static int update(keel_u16 op, uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
+/* One range at once, in pieces. IF may come on in between, and with it another CPU. */
+static int update_now(hal_space_t space, struct keel_mmu_record r)
 {
-	bool irq = keel_irq_save();
+	uint64_t left = r.len;
 	int err = 0;
 
-	if (hal_core_lazy()) {
-		add(op, va, pa, len, prot, flags);
-		keel_irq_restore(irq);
-		return 0;
-	}
-	flush_lazy(); /* of a section this context has interrupted: order is kept */
-	while (len && !err) {
-		uint64_t piece = len < RANGE_PIECE ? len : RANGE_PIECE;
+	while (left && !err) {
+		bool irq = keel_irq_save();
+		struct pv_cpu *cpu = this_cpu();
+		struct keel_batch batch;
 
-		add(op, va, pa, piece, prot, flags);
+		flush_lazy(); /* of a section this context has interrupted: order is kept */
+		r.len = left < RANGE_PIECE ? left : RANGE_PIECE;
+		keel_batch_init(&batch, &cpu->one, keel_gpa_of(&cpu->one), 1, keel_as(space), keel_batch_submit, NULL);
+		add(&batch, &r);
 		err = hal_error(keel_batch_flush(&batch));
-		keel_batch_clear(&batch);
-		va += piece;
-		pa += piece;
-		len -= piece;
 		keel_irq_restore(irq);
-		keel_irq_disable();
+		r.va += r.len;
+		if (r.op == KEEL_MMU_MAP)
+			r.gpa += r.len;
+		left -= r.len;
 	}
-	keel_irq_restore(irq);
 	return err;
 }
 
-int hal_flavour_map(uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
+static int update(hal_space_t space, struct keel_mmu_record r)
 {
-	return update(KEEL_MMU_MAP, va, pa, len, prot, flags);
+	bool irq = keel_irq_save();
+	bool put_off = space == HAL_SPACE_KERNEL && hal_core_lazy();
+
+	if (put_off)
+		add(&this_cpu()->batch, &r);
+	keel_irq_restore(irq);
+	return put_off ? 0 : update_now(space, r);
 }
 
-int hal_flavour_unmap(uint64_t va, uint64_t len)
+int hal_flavour_map(hal_space_t space, uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags)
 {
-	return update(KEEL_MMU_UNMAP, va, 0, len, 0, 0);
+	return update(space, (struct keel_mmu_record){ KEEL_MMU_MAP, (keel_u16)prot,
+						       flags & HAL_MAP_POPULATE ? KEEL_MMU_POPULATE : 0, va, pa, len });
 }
 
-int hal_flavour_protect(uint64_t va, uint64_t len, unsigned int prot)
+int hal_flavour_unmap(hal_space_t space, uint64_t va, uint64_t len)
 {
-	return update(KEEL_MMU_PROTECT, va, 0, len, prot, 0);
+	return update(space, (struct keel_mmu_record){ KEEL_MMU_UNMAP, 0, 0, va, 0, len });
+}
+
+int hal_flavour_protect(hal_space_t space, uint64_t va, uint64_t len, unsigned int prot)
+{
+	return update(space, (struct keel_mmu_record){ KEEL_MMU_PROTECT, (keel_u16)prot, 0, va, 0, len });
 }
 
 /* One call's worth at a time: every piece but the last ends on a whole word of the bitmap. */
@@ -294,19 +375,19 @@ int hal_lazy_flush(void)
 	int err;
 
 	flush_lazy();
-	err = lazy_error;
-	lazy_error = 0;
+	err = this_cpu()->lazy_error;
+	this_cpu()->lazy_error = 0;
 	keel_irq_restore(irq);
 	return err;
 }
 
-int hal_query(uint64_t va, uint64_t *pa, unsigned int *prot)
+int hal_space_query(hal_space_t space, uint64_t va, uint64_t *pa, unsigned int *prot)
 {
 	bool irq = keel_irq_save();
 	struct keel_ret ret;
 
 	flush_lazy();
-	ret = keel_mmu_query(keel_as(0), va & ~(HAL_PAGE_SIZE - 1));
+	ret = keel_mmu_query(keel_as(space), va & ~(HAL_PAGE_SIZE - 1));
 	keel_irq_restore(irq);
 	if (ret.status)
 		return hal_error(ret.status);
@@ -354,6 +435,42 @@ int hal_mem_discard(uint64_t pa, uint64_t len)
 	return 0;
 }
 
+/* -------------------------------------------------------- user processes */
+
+int hal_space_create(hal_space_t *space)
+{
+	struct keel_ret ret = keel_as_create(0);
+
+	if (!ret.status)
+		*space = ret.value;
+	return hal_error(ret.status);
+}
+
+int hal_space_clone(hal_space_t space, hal_space_t *copy, unsigned int flags)
+{
+	struct keel_ret ret;
+
+	if (flags & ~HAL_CLONE_SHARE)
+		return -HAL_EINVAL;
+	ret = keel_as_clone_all(keel_as(space), flags & HAL_CLONE_SHARE ? KEEL_AS_CLONE_SHARE : 0);
+	if (!ret.status)
+		*copy = ret.value;
+	return hal_error(ret.status);
+}
+
+int hal_space_destroy(hal_space_t space)
+{
+	return hal_error(keel_as_destroy_all(keel_as(space)).status);
+}
+
+int hal_user_enter(hal_space_t space, struct hal_user *user)
+{
+	/* An event is delivered on the way back, to handlers and exit hook. */
+	struct keel_ret ret = keel_user_enter(keel_as(space), keel_gpa(hal_va_to_pa(user)), 0);
+
+	return ret.status ? hal_error(ret.status) : (int)ret.value;
+}
+
 /* ------------------------------------------------------------------ time */
 
 uint64_t hal_clock_ns(void)
@@ -380,7 +497,7 @@ int hal_timer_set(uint64_t deadline)
 	bool irq = keel_irq_save();
 	keel_s64 status;
 
-	timer_at = deadline;
+	this_cpu()->timer_at = deadline;
 	status = keel_time_set_timer(deadline).status;
 	keel_irq_restore(irq);
 	return hal_error(status);
@@ -390,7 +507,34 @@ int hal_timer_set(uint64_t deadline)
 
 const struct hal_cpu *hal_cpu(void)
 {
-	return &cpu_info;
+	return &this_cpu()->info;
+}
+
+unsigned int hal_cpu_count(void)
+{
+	keel_u32 n = keel_vcpus();
+
+	return n < HAL_CPU_MAX ? n : HAL_CPU_MAX;
+}
+
+unsigned int hal_cpu_number(void)
+{
+	return keel_vcpu_id();
+}
+
+void hal_cpu_relax(void)
+{
+	keel_smp_relax();
+}
+
+bool hal_cpu_running(unsigned int cpu)
+{
+	return keel_smp_running(cpu);
+}
+
+int hal_cpu_stop(unsigned int cpu)
+{
+	return hal_error(keel_smp_stop(cpu));
 }
 
 void *hal_percpu(void)
@@ -467,9 +611,81 @@ static void must(keel_s64 status, const char *what)
 	keel_must_((struct keel_ret){ status, 0 }, what);
 }
 
-static void bind(enum hal_irq irq, struct keel_ret ret)
+/* This CPU's entries, and its ports if it has none yet: those stay when a CPU stops. */
+static void lines_init(struct pv_cpu *cpu)
 {
-	port[irq] = keel_port((keel_u32)keel_must(ret));
+	must(keel_entry_install(KEEL_CLASS_TRAP, trap_entry, NULL), "trap entry");
+	must(keel_entry_install(KEEL_CLASS_DOUBLE, double_entry, cpu->double_stack + sizeof(cpu->double_stack)),
+	     "double fault entry");
+	must(keel_entry_install(KEEL_CLASS_DUMP, dump_entry, cpu->dump_stack + sizeof(cpu->dump_stack)), "dump entry");
+	must(keel_entry_install(KEEL_CLASS_EVENT, event_entry, NULL), "event entry");
+	cpu->timer_at = HAL_NEVER;
+	for (int irq = 0; irq < HAL_IRQ_COUNT; irq++) {
+		struct keel_ret ret;
+
+		if (irq == HAL_IRQ_CONSOLE && cpu != &cpus[0])
+			continue;
+		if (cpu->bound[irq]) {
+			keel_ev_mask(keel_share(keel_vcpu_page()), KEEL_PORT_BIT(cpu->port[irq].v));
+			continue;
+		}
+		if (irq == HAL_IRQ_TIMER)
+			ret = keel_event_bind(KEEL_SOURCE_TIMER, 0);
+		else if (irq == HAL_IRQ_CONSOLE)
+			ret = keel_event_bind(KEEL_SOURCE_CONSOLE, 3);
+		else
+			ret = keel_event_alloc(2);
+		cpu->port[irq] = keel_port((keel_u32)keel_must(ret));
+		cpu->bound[irq] = true;
+		if (KEEL_PORT_BIT(cpu->port[irq].v) != KEEL_PORT_BIT(cpus[0].port[irq].v))
+			hal_panic("line %d is bit %u on CPU 0 and %u here", irq, KEEL_PORT_BIT(cpus[0].port[irq].v),
+				  KEEL_PORT_BIT(cpu->port[irq].v));
+	}
+}
+
+static void cpu_init(struct pv_cpu *cpu)
+{
+	const struct keel_cpu_info *info = keel_start_cpu(start_info);
+
+	if (info) {
+		keel_memcpy(cpu->info.cpuid, info->cpuid, sizeof(cpu->info.cpuid));
+		cpu->info.xfeatures = info->xfeatures;
+		cpu->info.xsave_size = info->xsave_size;
+		cpu->info.tsc_hz = info->tsc_hz;
+	}
+	cpu->info.number = hal_cpu_number();
+	keel_batch_init(&cpu->batch, cpu->records, keel_gpa_of(cpu->records), LAZY_RECORDS, keel_as(HAL_SPACE_KERNEL),
+			keel_batch_submit, NULL);
+	cpu->lazy_error = 0;
+	*hal_flavour_lazy_depth() = 0;
+	lines_init(cpu);
+}
+
+static void cpu_main(void *arg)
+{
+	struct pv_cpu *cpu = arg;
+
+	cpu_init(cpu);
+	__atomic_store_n(&cpu->ready, 1, __ATOMIC_RELEASE);
+	cpu->fn(cpu->arg);
+	hal_irq_disable();
+}
+
+int hal_cpu_start(unsigned int cpu, void *stack_top, void (*fn)(void *arg), void *arg)
+{
+	int err;
+
+	if (cpu >= hal_cpu_count())
+		return -HAL_ENOENT;
+	if (hal_cpu_running(cpu))
+		return -HAL_EBUSY;
+	cpus[cpu].fn = fn;
+	cpus[cpu].arg = arg;
+	cpus[cpu].ready = 0;
+	err = hal_error(keel_smp_start(cpu, stack_top, cpu_main, &cpus[cpu], NULL));
+	while (!err && !__atomic_load_n(&cpus[cpu].ready, __ATOMIC_ACQUIRE))
+		hal_cpu_relax();
+	return err;
 }
 
 int keel_main(const struct keel_start *start)
@@ -481,35 +697,18 @@ int keel_main(const struct keel_start *start)
 		[KEEL_MEM_ABI] = HAL_MEM_RESERVED,
 	};
 	const struct keel_abi_pages *abi = keel_start_abi(start);
-	const struct keel_cpu_info *cpu = keel_start_cpu(start);
 	const struct keel_memmap_entry *map;
 	size_t count = 0;
 
 	start_info = start;
 	if (abi)
 		clock_page = (const struct keel_clock __pvshared *)abi->clock_va;
-	if (cpu) {
-		keel_memcpy(cpu_info.cpuid, cpu->cpuid, sizeof(cpu_info.cpuid));
-		cpu_info.xfeatures = cpu->xfeatures;
-		cpu_info.xsave_size = cpu->xsave_size;
-		cpu_info.tsc_hz = cpu->tsc_hz;
-	}
 	map = keel_start_memmap(start, &count);
 	for (size_t i = 0; i < count; i++) {
 		if (map[i].type < HAL_ARRAY_SIZE(type_of) && map[i].type != KEEL_MEM_ABI)
 			hal_core_memmap_add(map[i].gpa, map[i].len, type_of[map[i].type]);
 	}
-	keel_batch_init(&batch, records, keel_gpa_of(records), LAZY_RECORDS, keel_as(0), keel_batch_submit, NULL);
-
-	must(keel_entry_install(KEEL_CLASS_TRAP, trap_entry, NULL), "trap entry");
-	must(keel_entry_install(KEEL_CLASS_DOUBLE, double_entry, double_stack + sizeof(double_stack)),
-	     "double fault entry");
-	must(keel_entry_install(KEEL_CLASS_DUMP, dump_entry, dump_stack + sizeof(dump_stack)), "dump entry");
-	must(keel_entry_install(KEEL_CLASS_EVENT, event_entry, NULL), "event entry");
-	bind(HAL_IRQ_TIMER, keel_event_bind(KEEL_SOURCE_TIMER, 0));
-	bind(HAL_IRQ_CONSOLE, keel_event_bind(KEEL_SOURCE_CONSOLE, 3));
-	for (int irq = HAL_IRQ_SOFT0; irq < HAL_IRQ_COUNT; irq++)
-		bind((enum hal_irq)irq, keel_event_alloc(2));
+	cpu_init(&cpus[0]);
 	must(keel_console_init(), "console ring");
 	return hal_main();
 }

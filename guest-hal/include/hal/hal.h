@@ -15,6 +15,10 @@
  * from the non-maskable handler (HAL_VEC_NMI); the others not from the latter.
  * The HAL keeps no FP state in use and is built for general registers only, so
  * handlers leave FP registers alone as long as the kernel's own code does.
+ *
+ * Processors: every function may be called on any CPU, and on several at once;
+ * what belongs to a CPU is said with the function. A thread that was preempted
+ * inside a lazy section has to go on on the same CPU.
  */
 #ifndef HAL_HAL_H
 #define HAL_HAL_H
@@ -97,11 +101,14 @@ bool hal_irq_enabled(void);
 
 struct hal_frame;
 
-/* Interrupt lines. */
+/*
+ * Interrupt lines. Each CPU has its own of all but the console's, which is CPU
+ * 0's. Handlers are the same on all CPUs.
+ */
 enum hal_irq {
 	HAL_IRQ_TIMER,	 /* the one-shot timer fired */
 	HAL_IRQ_CONSOLE, /* console input arrived */
-	HAL_IRQ_SOFT0,	 /* raised by hal_irq_raise() */
+	HAL_IRQ_SOFT0,	 /* raised by hal_irq_raise() and hal_irq_send() */
 	HAL_IRQ_SOFT1,
 	HAL_IRQ_COUNT
 };
@@ -110,7 +117,7 @@ enum hal_irq {
 typedef void hal_irq_fn(struct hal_frame *frame, void *arg);
 
 /**
- * hal_irq_handler - set the handler of a line and unmask it
+ * hal_irq_handler - set the handler of a line and unmask it on this CPU
  * @irq: the line
  * @fn: handler, NULL masks the line
  * @arg: handed to @fn
@@ -118,7 +125,7 @@ typedef void hal_irq_fn(struct hal_frame *frame, void *arg);
 int hal_irq_handler(enum hal_irq irq, hal_irq_fn *fn, void *arg);
 
 /**
- * hal_irq_mask, hal_irq_unmask - hold and allow one line
+ * hal_irq_mask, hal_irq_unmask - hold and allow one line on this CPU
  * @irq: the line
  *
  * What arrives at a masked line is delivered once, when it is unmasked.
@@ -185,7 +192,7 @@ int hal_wait(uint64_t deadline);
 struct hal_frame {
 	uint32_t flavour[2]; /* the flavour's own */
 	uint32_t vector;     /* HAL_VEC_*; 0 in interrupts */
-	uint32_t mode;	     /* 0: kernel */
+	uint32_t mode;	     /* 0: kernel; handlers of interrupts that came while user code ran may see 1 */
 	uint64_t error;	     /* error code, 0 where the vector has none */
 	uint64_t addr;	     /* faulting address (what cr2 holds) for #PF and #DF, else 0 */
 	uint64_t rip, rsp, rflags;
@@ -213,6 +220,12 @@ hal_trap_fn *hal_trap_handler(unsigned int vector, hal_trap_fn *fn);
  * hal_nmi_self - raise HAL_VEC_NMI on this CPU, interrupts on or off
  */
 int hal_nmi_self(void);
+
+/**
+ * hal_nmi_send - raise HAL_VEC_NMI on a CPU that runs
+ * @cpu: its number
+ */
+int hal_nmi_send(unsigned int cpu);
 
 /* ---------------------------------------------------------------- memory */
 
@@ -300,7 +313,7 @@ int hal_lazy_leave(void);
 int hal_lazy_flush(void);
 
 /**
- * hal_tlb_flush - forget translations of a range (invlpg, mov cr3)
+ * hal_tlb_flush - forget translations of a range, on every CPU (invlpg, mov cr3, shootdown)
  * @va: first byte
  * @len: bytes, 0 = everything
  *
@@ -375,6 +388,106 @@ bool hal_memmap(unsigned int index, struct hal_mem *mem);
  */
 int hal_mem_discard(uint64_t pa, uint64_t len);
 
+/* -------------------------------------------------------- user processes */
+
+/*
+ * Address spaces of user code. Each has all addresses from HAL_VA_MIN to
+ * HAL_VA_END to itself: the kernel is not mapped in it. A handle that was
+ * destroyed is -HAL_ENOENT from then on.
+ */
+typedef uint64_t hal_space_t;
+#define HAL_SPACE_KERNEL ((hal_space_t)0) /* where hal_map() and the others without a space work */
+
+/**
+ * hal_space_create - a new address space with nothing in it (a new top page table)
+ * @space: set to its handle
+ */
+int hal_space_create(hal_space_t *space);
+
+#define HAL_CLONE_SHARE 1u /* writable pages stay writable in both: memory is shared */
+
+/**
+ * hal_space_clone - an address space with the same mappings, for fork()
+ * @space: the original
+ * @copy: set to the handle of the copy
+ * @flags: HAL_CLONE_*
+ *
+ * Writable pages become read-only in both unless HAL_CLONE_SHARE is given: write faults then
+ * say which pages have to be copied.
+ */
+int hal_space_clone(hal_space_t space, hal_space_t *copy, unsigned int flags);
+
+/**
+ * hal_space_destroy - free an address space; memory mapped in it keeps its contents
+ * @space: its handle
+ *
+ * Waits until other CPUs have left it: their hal_user_enter() returns.
+ */
+int hal_space_destroy(hal_space_t space);
+
+/**
+ * hal_space_map, hal_space_unmap, hal_space_protect, hal_space_query - as hal_map() and so on, in a space
+ * @space: HAL_SPACE_KERNEL for the kernel's
+ *
+ * In the space of user code a change is complete on return, on every CPU, also inside lazy sections.
+ */
+int hal_space_map(hal_space_t space, uint64_t va, uint64_t pa, uint64_t len, unsigned int prot, unsigned int flags);
+int hal_space_unmap(hal_space_t space, uint64_t va, uint64_t len);
+int hal_space_protect(hal_space_t space, uint64_t va, uint64_t len, unsigned int prot);
+int hal_space_query(hal_space_t space, uint64_t va, uint64_t *pa, unsigned int *prot);
+
+/* Why hal_user_enter() returned, its result. */
+#define HAL_USER_SYSCALL 1   /* a syscall instruction; rip is behind it */
+#define HAL_USER_EXCEPTION 2 /* vector, error and addr say which */
+#define HAL_USER_EVENT 3     /* an interrupt was taken, or nothing at all: enter again */
+
+#define HAL_USER_ALIGN 64
+#define HAL_USER_XSAVE 0x100	    /* offset of the XSAVE area */
+#define HAL_USER_RFLAGS 0x240dd5ull /* what user code may have set in rflags */
+
+/*
+ * struct hal_user - the registers of user code, followed by hal_cpu()->xsave_size
+ * bytes of XSAVE area at HAL_USER_XSAVE. rip to r15 may be changed between two entries.
+ */
+struct hal_user {
+	uint32_t size; /* hal_user_size() */
+	uint32_t flags;
+	uint32_t vector; /* HAL_VEC_* of an exception */
+	uint32_t reason; /* HAL_USER_* */
+	uint64_t error;	 /* HAL_PF_* of a page fault, else 0 */
+	uint64_t addr;	 /* of a page fault, else 0 */
+	uint64_t rip, rsp, rflags;
+	uint64_t rax, rbx, rcx, rdx, rsi, rdi, rbp;
+	uint64_t r8, r9, r10, r11, r12, r13, r14, r15;
+	uint64_t fs_base, gs_base;
+	uint64_t reserved[8];
+};
+
+/**
+ * hal_user_size - bytes of a struct hal_user with its XSAVE area
+ */
+size_t hal_user_size(void);
+
+/**
+ * hal_user_init - registers for code that has not run yet
+ * @user: hal_user_size() bytes, aligned to HAL_USER_ALIGN, physically contiguous, in the
+ *	kernel image or the linear map
+ * @rip: its first instruction
+ * @rsp: its stack pointer
+ */
+void hal_user_init(struct hal_user *user, uint64_t rip, uint64_t rsp);
+
+/**
+ * hal_user_enter - run user code until it stops (iret or sysret, and the entry from CPL 3)
+ * @space: its address space
+ * @user: its registers, loaded and stored again
+ *
+ * Call with interrupts on. Those that come meanwhile are handled before it returns, by the
+ * handlers and the exit hook, which may switch to another stack. Returns HAL_USER_* or an
+ * error. The kernel's own registers, FP state included, are kept.
+ */
+int hal_user_enter(hal_space_t space, struct hal_user *user);
+
 /* ------------------------------------------------------------------ time */
 
 /**
@@ -391,7 +504,7 @@ uint64_t hal_wall_ns(void);
  * hal_timer_set - arm the one-shot timer
  * @deadline: absolute time in ns; one in the past fires at once, HAL_NEVER disarms
  *
- * Raises HAL_IRQ_TIMER once, never before @deadline by hal_clock_ns().
+ * Raises HAL_IRQ_TIMER once on this CPU, never before @deadline by hal_clock_ns(). Each CPU has a timer.
  */
 int hal_timer_set(uint64_t deadline);
 
@@ -410,6 +523,61 @@ struct hal_cpu {
  * hal_cpu - what code may use on this CPU (cpuid, xgetbv)
  */
 const struct hal_cpu *hal_cpu(void);
+
+#define HAL_CPU_MAX 16u
+
+/**
+ * hal_cpu_count - CPUs there are, numbered from 0, which is the one that runs hal_main()
+ */
+unsigned int hal_cpu_count(void);
+
+/**
+ * hal_cpu_number - of this CPU. Any context.
+ */
+unsigned int hal_cpu_number(void);
+
+/**
+ * hal_cpu_start - have a CPU that is stopped run a function (INIT, SIPI)
+ * @cpu: its number
+ * @stack_top: end of its stack, 16-byte aligned, mapped where everybody sees it
+ * @fn: runs on it with interrupts off, all lines masked, hal_percpu() NULL; when it returns
+ *	the CPU stops
+ * @arg: handed to @fn
+ *
+ * Returns once the CPU can be sent interrupts. What was written before is seen by @fn.
+ */
+int hal_cpu_start(unsigned int cpu, void *stack_top, void (*fn)(void *arg), void *arg);
+
+/**
+ * hal_cpu_stop - stop a CPU wherever it is, and wait until it has stopped
+ * @cpu: its number; the calling one does not come back
+ *
+ * A lock it holds stays held. Better is to have it return from what it was started with.
+ */
+int hal_cpu_stop(unsigned int cpu);
+
+/**
+ * hal_cpu_running - was it started, and has not stopped?
+ * @cpu: its number
+ */
+bool hal_cpu_running(unsigned int cpu);
+
+/**
+ * hal_cpu_relax - in a loop that waits for another CPU (pause). Any context.
+ *
+ * pv: the other one may need the processor this one is on, so it is given up now and then.
+ */
+void hal_cpu_relax(void);
+
+/**
+ * hal_irq_send - raise a software line on other CPUs (an IPI)
+ * @cpus: bit n for CPU n, which must run; this one may be among them
+ * @irq: HAL_IRQ_SOFT0 or later
+ *
+ * Any context. Raising a line that is pending already has no further effect. What was written
+ * before is seen by the handlers.
+ */
+int hal_irq_send(uint64_t cpus, enum hal_irq irq);
 
 /**
  * hal_percpu, hal_percpu_set - the kernel's per-CPU pointer (GS base). Any context.
