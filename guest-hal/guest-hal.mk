@@ -6,9 +6,9 @@ HAL_CFLAGS := $(GUEST_CFLAGS) -I$(HALDIR)/include
 HAL_COMMON := common/core.c common/context.S
 # Bare hardware pushes onto the interrupted stack, so no red zone there.
 HAL_NATIVE_CFLAGS := $(HAL_CFLAGS) -mno-red-zone
-HAL_NATIVE_SRC := $(HAL_COMMON) $(addprefix native/,start.S mmu.c trap.c irq.c platform.c guest.c)
+HAL_NATIVE_SRC := $(HAL_COMMON) $(addprefix native/,start.S mmu.c trap.c irq.c cpu.c platform.c guest.c)
 # Pure parts of libhypercall that make sense without a host.
-HAL_NATIVE_LIBH := printf.c mem.c start.c
+HAL_NATIVE_LIBH := printf.c mem.c start.c user.c
 HAL_PV_SRC := $(HAL_COMMON) pv/pv.c
 
 HAL_NATIVE_OBJ := $(HAL_NATIVE_SRC:%=$(O)/guest-hal/native/%.o) $(HAL_NATIVE_LIBH:%=$(O)/guest-hal/native/libh/%.o)

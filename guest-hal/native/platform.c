@@ -7,6 +7,7 @@
 
 #define PVH_MAGIC 0x336ec578u
 #define PVH_RAM 1
+#define MSR_GS_BASE 0xc0000101
 
 struct pvh_start {
 	uint32_t magic, version, flags, modules;
@@ -68,12 +69,24 @@ void hal_native_serial_irq_enable(void)
 
 void hal_write(const char *s, size_t len)
 {
+	static uint32_t owner; /* number of the processor that writes, plus 1 */
+	bool irq = hal_irq_save(), mine;
+	uint32_t me = hal_cpu_number() + 1, seen;
+
+	do {
+		seen = 0;
+		mine = __atomic_compare_exchange_n(&owner, &seen, me, false, __ATOMIC_ACQUIRE, __ATOMIC_RELAXED);
+		/* A trap of the writer itself: it may write. */
+	} while (!mine && seen != me);
 	for (; len; len--, s++) {
 		while (!(native_in8(UART_LSR) & LSR_EMPTY))
 			__builtin_ia32_pause();
 		native_out8(UART_DATA, (uint8_t)*s);
 		COUNT(serial);
 	}
+	if (mine)
+		__atomic_store_n(&owner, 0, __ATOMIC_RELEASE);
+	hal_irq_restore(irq);
 }
 
 int hal_getc(void)
@@ -184,10 +197,24 @@ static const uint8_t *aml_byte(const uint8_t *p, uint8_t *v)
 	return p;
 }
 
-/* Where to write what to enter S5: the FADT says where, the DSDT's \_S5_ what. */
+/* The other processors: local APICs that are enabled. */
+static void madt_init(const uint8_t *madt)
+{
+	const uint8_t *end = madt + get(madt + 4, 4);
+
+	for (const uint8_t *p = madt + 44; p + 8 <= end && p[1] >= 2; p += p[1]) {
+		if (p[0] == 0 && p[4] & 1)
+			hal_native_cpu_found(p[3]);
+	}
+}
+
+/*
+ * Processors, and where to write what to enter S5: the FADT says where, the
+ * DSDT's \_S5_ what.
+ */
 static void acpi_init(uint64_t rsdp_pa)
 {
-	const uint8_t *rsdp = boot_table(rsdp_pa, 36), *root, *fadt = NULL, *dsdt;
+	const uint8_t *rsdp = boot_table(rsdp_pa, 36), *root, *fadt = NULL, *dsdt, *madt;
 	unsigned int size, count;
 
 	if (!rsdp)
@@ -199,8 +226,13 @@ static void acpi_init(uint64_t rsdp_pa)
 	if (!root)
 		return;
 	count = ((uint32_t)get(root + 4, 4) - 36) / size;
-	for (unsigned int i = 0; i < count && !fadt; i++)
-		fadt = acpi_table(get(root + 36 + i * size, size), "FACP");
+	for (unsigned int i = 0; i < count; i++) {
+		madt = acpi_table(get(root + 36 + i * size, size), "APIC");
+		if (madt)
+			madt_init(madt);
+		if (!fadt)
+			fadt = acpi_table(get(root + 36 + i * size, size), "FACP");
+	}
 	if (!fadt)
 		return;
 	dsdt = acpi_table(get(fadt + 40, 4), "DSDT");
@@ -231,6 +263,8 @@ void hal_native_start(uint64_t info_pa)
 	const struct pvh_memmap *map;
 	const char *cmd;
 
+	hal_native_cpus[0].self = &hal_native_cpus[0];
+	native_wrmsr(MSR_GS_BASE, (uintptr_t)&hal_native_cpus[0]);
 	hal_native_serial_init();
 	if (info->magic != PVH_MAGIC || info->version < 1)
 		hal_panic("started by something that is not PVH with a memory map");

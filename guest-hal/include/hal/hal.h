@@ -549,10 +549,11 @@ unsigned int hal_cpu_number(void);
 int hal_cpu_start(unsigned int cpu, void *stack_top, void (*fn)(void *arg), void *arg);
 
 /**
- * hal_cpu_stop - stop a CPU wherever it is, and wait until it has stopped
+ * hal_cpu_stop - stop a CPU, and wait until it has stopped
  * @cpu: its number; the calling one does not come back
  *
- * A lock it holds stays held. Better is to have it return from what it was started with.
+ * Where it takes interrupts it stops at once; pv: wherever it is. A lock it holds stays
+ * held. Better is to have it return from what it was started with.
  */
 int hal_cpu_stop(unsigned int cpu);
 
