@@ -41,11 +41,11 @@ result()
 run()
 {
 	if [ "$1" = pv ]; then
-		timeout -k 5 60 "$keel" run --timeout 40 --core none --cmdline "$3" --initrd "$out/module" "$pv" \
+		timeout -k 5 60 "$keel" run --timeout 40 --vcpus 4 --core none --cmdline "$3" --initrd "$out/module" "$pv" \
 			< /dev/null > "$2" 2> "$2.err"
 		return
 	fi
-	timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -m 128 -nodefaults -display none -no-reboot -serial stdio \
+	timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -smp 4 -m 128 -nodefaults -display none -no-reboot -serial stdio \
 		-device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$native" -initrd "$out/module" \
 		-append "hal.exit_port=0xf4 $3" < /dev/null > "$2" 2> "$2.err"
 	status=$?

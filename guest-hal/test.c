@@ -3,7 +3,8 @@
  * A kernel that tests the HAL under it, the same way on both flavours, and
  * reports in KTAP. The samples show what the HAL is for; this looks at what they
  * do not: software interrupts, lazy sections against handlers and preemption,
- * registers and FP state across upcalls, start-up data. Wants the command line
+ * registers and FP state across upcalls, start-up data, user code and its address
+ * spaces, other processors. Wants the command line
  * to contain "word" and a module of 5000 bytes, byte i being i * 7. With "panic" or
  * "trap" on the command line it ends that way instead.
  */
@@ -411,15 +412,21 @@ static void preemption(void)
 static void bases(void)
 {
 	static uint64_t area[2] = { 11, 22 };
-	uint64_t v;
+	/* A host whose kernel does not know the instructions does not keep what they set. */
+	bool fs = hal_cpu()->cpuid[2] & 1;
+	uint64_t v = 22;
 
 	hal_percpu_set(area);
 	check(hal_percpu() == area, "the per-CPU pointer");
-	hal_fsbase_set((uintptr_t)area);
-	__asm__ volatile("mov %%fs:8, %0" : "=r"(v));
-	check(v == 22 && hal_fsbase() == (uintptr_t)area, "FS base is the kernel's");
+	if (fs) {
+		hal_fsbase_set((uintptr_t)area);
+		__asm__ volatile("mov %%fs:8, %0" : "=r"(v));
+	}
+	check(v == 22 && (!fs || hal_fsbase() == (uintptr_t)area), "FS base is the kernel's");
 	hal_irq_raise(HAL_IRQ_SOFT0);
-	__asm__ volatile("mov %%fs:0, %0" : "=r"(v));
+	v = 11;
+	if (fs)
+		__asm__ volatile("mov %%fs:0, %0" : "=r"(v));
 	check(v == 11 && hal_percpu() == area, "both survive interrupts");
 }
 
@@ -454,6 +461,439 @@ static void counters(void)
 	check(mmu_work() - before == 16, "and outside of one each is completed for itself");
 }
 
+/* ------------------------------------------------------------- user code */
+
+#define USER_CODE 0x400000ull /* where this kernel lies itself, in its own space */
+#define USER_DATA 0x10000000ull
+#define USER_HOLE 0x20000000ull
+
+/* Copied to a page that user code has at USER_CODE. */
+__asm__(".section .rodata\n"
+	"	.balign 16\n"
+	"user_begin:\n"
+	"user_call: syscall\n"
+	"	jmp user_call\n"
+	"user_load: mov (%rdi), %rax\n"
+	"	syscall\n"
+	"user_store: mov %rax, (%rdi)\n"
+	"	syscall\n"
+	"user_spin: incq (%rdi)\n"
+	"	jmp user_spin\n"
+	"user_ud2: ud2\n"
+	"user_div: xor %ecx, %ecx\n"
+	"user_div_at: div %ecx\n"
+	"user_int3: int3\n"
+	"user_hlt: hlt\n"
+	"user_int80: int $0x80\n"
+	"user_cli: cli\n"
+	"user_fp: movq %rdi, %xmm5\n"
+	"	syscall\n"
+	"	movq %xmm5, %rax\n"
+	"	syscall\n"
+	"user_end:\n"
+	"	.text\n");
+extern const char user_begin[], user_end[], user_call[], user_load[], user_store[], user_spin[], user_ud2[], user_div[],
+	user_div_at[], user_int3[], user_hlt[], user_int80[], user_cli[], user_fp[];
+
+static char contexts[3][16384] __attribute__((aligned(4096)));
+#define CONTEXT(n) ((struct hal_user *)contexts[n])
+
+static uint64_t user_at(const char *label)
+{
+	return USER_CODE + (uint64_t)(label - user_begin);
+}
+
+/* From a label on, with registers as a new context has them but for rdi and rax. */
+static int user_run(hal_space_t space, struct hal_user *u, const char *label, uint64_t rdi, uint64_t rax)
+{
+	int why;
+
+	hal_user_init(u, user_at(label), USER_DATA + HAL_PAGE_SIZE);
+	u->rdi = rdi;
+	u->rax = rax;
+	do {
+		why = hal_user_enter(space, u);
+	} while (why == HAL_USER_EVENT);
+	return why;
+}
+
+static bool user_trapped(hal_space_t space, const char *label, unsigned int vector, const char *at, unsigned int behind)
+{
+	struct hal_user *u = CONTEXT(0);
+
+	return user_run(space, u, label, 0, 0) == HAL_USER_EXCEPTION && u->vector == vector && !u->error && !u->addr &&
+	       u->rip == user_at(at) + behind;
+}
+
+static bool user_faulted(hal_space_t space, const char *label, uint64_t addr, uint64_t error)
+{
+	struct hal_user *u = CONTEXT(0);
+
+	return user_run(space, u, label, addr, 7) == HAL_USER_EXCEPTION && u->vector == HAL_VEC_PF &&
+	       u->error == (error | HAL_PF_U) && u->addr == addr && u->rip == user_at(label);
+}
+
+/* A space with the code, and one page of data at base + 1 page. */
+static int user_space(hal_space_t *space)
+{
+	char *code = hal_pa_to_va(base);
+	int err = hal_space_create(space);
+
+	for (long i = 0; i < user_end - user_begin; i++)
+		code[i] = user_begin[i];
+	if (err)
+		return err;
+	err = hal_space_map(*space, USER_CODE, base, HAL_PAGE_SIZE, HAL_PROT_R | HAL_PROT_X, 0);
+	return err ? err : hal_space_map(*space, USER_DATA, base + HAL_PAGE_SIZE, HAL_PAGE_SIZE, RW, 0);
+}
+
+static void user_code(void)
+{
+	volatile uint64_t *data = hal_pa_to_va(base + HAL_PAGE_SIZE), *copied = hal_pa_to_va(base + 2 * HAL_PAGE_SIZE);
+	struct hal_user *u = CONTEXT(0);
+	uint64_t *r = &u->rax, bad = 0, pa, fs = hal_fsbase(), xmm;
+	hal_space_t space, copy;
+	unsigned int prot;
+	int why;
+
+	why = user_space(&space);
+	check(!why, "an address space with code and data in it");
+	if (why)
+		return;
+	data[0] = 1234;
+
+	hal_user_init(u, user_at(user_call), 0x1234560);
+	for (unsigned int i = 0; i < 15; i++)
+		r[i] = 0x0101010101010101 * (i + 1);
+	u->rflags = 0x8d5; /* CF PF AF ZF SF OF */
+	why = hal_user_enter(space, u);
+	for (unsigned int i = 0; i < 15; i++) {
+		if (i != 2 && i != 10) /* rcx, r11 */
+			bad += r[i] != 0x0101010101010101 * (i + 1);
+	}
+	check(why == HAL_USER_SYSCALL && u->reason == HAL_USER_SYSCALL && !bad && u->rsp == 0x1234560 &&
+		      u->rip == user_at(user_call) + 2 && u->rcx == u->rip && (u->rflags & 0xcd5) == 0x8d5,
+	      "a system call brings every register");
+	for (unsigned int i = 0; i < 15; i++)
+		r[i] ^= 0xff;
+	why = hal_user_enter(space, u);
+	bad = 0;
+	for (unsigned int i = 0; i < 15; i++) {
+		if (i != 2 && i != 10)
+			bad += r[i] != ((0x0101010101010101 * (i + 1)) ^ 0xff);
+	}
+	check(why == HAL_USER_SYSCALL && !bad, "and what the kernel changed goes back");
+
+	xmm = 0x5555;
+	__asm__ volatile("movq %0, %%xmm5" ::"r"(xmm));
+	why = user_run(space, u, user_fp, 0x7777, 0);
+	__asm__ volatile("movq %%xmm5, %0" : "=r"(xmm));
+	check(why == HAL_USER_SYSCALL && xmm == 0x5555, "the kernel's FP registers are not user code's");
+	why = hal_user_enter(space, u);
+	check(why == HAL_USER_SYSCALL && u->rax == 0x7777, "and user code keeps its own");
+
+	check(user_run(space, u, user_load, USER_DATA, 0) == HAL_USER_SYSCALL && u->rax == 1234 &&
+		      user_run(space, u, user_store, USER_DATA + 8, 99) == HAL_USER_SYSCALL && data[1] == 99,
+	      "it reads and writes its memory");
+	check(user_faulted(space, user_load, USER_HOLE, 0) &&
+		      user_faulted(space, user_store, USER_HOLE + 8, HAL_PF_W) &&
+		      user_faulted(space, user_store, USER_CODE, HAL_PF_W | HAL_PF_P),
+	      "faults say address and access");
+	hal_user_init(u, USER_DATA, 0);
+	check(hal_user_enter(space, u) == HAL_USER_EXCEPTION && u->vector == HAL_VEC_PF && u->addr == USER_DATA &&
+		      u->error == (HAL_PF_U | HAL_PF_P | HAL_PF_X),
+	      "and so does a jump to data");
+	check(user_faulted(space, user_load, (uintptr_t)contexts, 0) &&
+		      user_faulted(space, user_store, HAL_LINEAR_VA + base, HAL_PF_W),
+	      "the kernel's memory is not there");
+	check(user_trapped(space, user_ud2, HAL_VEC_UD, user_ud2, 0) &&
+		      user_trapped(space, user_div, HAL_VEC_DE, user_div_at, 0) &&
+		      user_trapped(space, user_int3, HAL_VEC_BP, user_int3, 1) &&
+		      user_trapped(space, user_hlt, HAL_VEC_GP, user_hlt, 0) &&
+		      user_trapped(space, user_cli, HAL_VEC_GP, user_cli, 0) &&
+		      user_trapped(space, user_int80, HAL_VEC_GP, user_int80, 0),
+	      "exceptions of other kinds stop it too");
+
+	ticks = 0;
+	hal_irq_handler(HAL_IRQ_TIMER, on_tick, NULL);
+	hal_timer_set(hal_clock_ns() + MS);
+	hal_user_init(u, user_at(user_spin), 0);
+	u->rdi = USER_DATA;
+	bad = 0;
+	for (uint64_t end = hal_clock_ns() + 5000 * MS; ticks < 50 && hal_clock_ns() < end;)
+		bad += hal_user_enter(space, u) != HAL_USER_EVENT;
+	hal_timer_set(HAL_NEVER);
+	check(ticks >= 50 && !bad && data[0] > 1234 && hal_irq_enabled(),
+	      "interrupts end an endless loop, and are handled");
+	check(hal_fsbase() == fs, "FS base is still the kernel's");
+
+	/* As fork() does it. */
+	data[0] = 1;
+	check(!hal_space_clone(space, &copy, 0) && copy != space && !hal_space_query(copy, USER_DATA, &pa, &prot) &&
+		      pa == base + HAL_PAGE_SIZE && prot == HAL_PROT_R &&
+		      !hal_space_query(space, USER_DATA, &pa, &prot) && prot == HAL_PROT_R,
+	      "a copy of the space has the same pages, read-only in both");
+	check(user_faulted(copy, user_store, USER_DATA, HAL_PF_W | HAL_PF_P) &&
+		      user_run(copy, u, user_load, USER_DATA, 0) == HAL_USER_SYSCALL && u->rax == 1,
+	      "a write to one faults, a read does not");
+	copied[0] = data[0];
+	hal_space_map(copy, USER_DATA, base + 2 * HAL_PAGE_SIZE, HAL_PAGE_SIZE, RW, 0);
+	hal_space_protect(space, USER_DATA, HAL_PAGE_SIZE, RW);
+	check(user_run(copy, u, user_store, USER_DATA, 5) == HAL_USER_SYSCALL &&
+		      user_run(space, u, user_store, USER_DATA, 6) == HAL_USER_SYSCALL && copied[0] == 5 &&
+		      data[0] == 6,
+	      "with a page each they no longer see each other");
+	check(hal_space_query(HAL_SPACE_KERNEL, USER_DATA, &pa, &prot) == -HAL_ENOENT, "and the kernel has none of it");
+	check(!hal_space_unmap(space, USER_DATA, HAL_PAGE_SIZE) && user_faulted(space, user_load, USER_DATA, 0),
+	      "what is unmapped is gone");
+	hal_space_destroy(copy);
+
+	hal_user_init(u, user_at(user_call), 0);
+	check(hal_user_enter(copy, u) == -HAL_ENOENT &&
+		      hal_space_unmap(copy, USER_DATA, HAL_PAGE_SIZE) == -HAL_ENOENT &&
+		      hal_space_destroy(copy) == -HAL_ENOENT && hal_user_enter(HAL_SPACE_KERNEL, u) == -HAL_ENOENT,
+	      "the handle of a space that was destroyed names none");
+	u->size++;
+	why = hal_user_enter(space, u);
+	hal_user_init(u, 1ull << 63, 0);
+	check(why == -HAL_EINVAL && hal_user_enter(space, u) == -HAL_ERANGE, "registers that cannot be are refused");
+	for (bad = 0; bad < 200; bad++) {
+		if (hal_space_clone(space, &copy, HAL_CLONE_SHARE) || hal_space_destroy(copy))
+			break;
+	}
+	check(bad == 200 && !hal_space_destroy(space), "spaces come and go");
+}
+
+/* ------------------------------------------------------- other processors */
+
+static char cpu_stacks[HAL_CPU_MAX][STACK_SIZE] __attribute__((aligned(16)));
+static volatile unsigned int cpu_state[HAL_CPU_MAX], cpu_hits[HAL_CPU_MAX], cpu_ticks[HAL_CPU_MAX];
+static volatile unsigned int cpus_leave;
+static hal_space_t cpu_space;
+static volatile int cpu_why[HAL_CPU_MAX];
+
+static void on_ipi(struct hal_frame *frame, void *arg)
+{
+	(void)frame;
+	(void)arg;
+	cpu_hits[hal_cpu_number()]++;
+}
+
+static void on_cpu_tick(struct hal_frame *frame, void *arg)
+{
+	(void)frame;
+	(void)arg;
+	cpu_ticks[hal_cpu_number()]++;
+}
+
+/* True when what is waited for came in time. */
+static bool until(bool (*what)(void))
+{
+	uint64_t end = hal_clock_ns() + 10000 * MS;
+
+	while (!what()) {
+		if (hal_clock_ns() > end)
+			return false;
+		hal_cpu_relax();
+	}
+	return true;
+}
+
+static uint64_t other_cpus(void)
+{
+	return (1ull << hal_cpu_count()) - 2;
+}
+
+static bool all_in_state(unsigned int state)
+{
+	for (unsigned int n = 1; n < hal_cpu_count(); n++) {
+		if (cpu_state[n] != state)
+			return false;
+	}
+	return true;
+}
+
+static bool all_up(void)
+{
+	return all_in_state(1);
+}
+
+static bool all_done(void)
+{
+	return all_in_state(2);
+}
+
+static bool all_stopped(void)
+{
+	for (unsigned int n = 1; n < hal_cpu_count(); n++) {
+		if (hal_cpu_running(n))
+			return false;
+	}
+	return true;
+}
+
+static bool all_hit(void)
+{
+	for (unsigned int n = 0; n < hal_cpu_count(); n++) {
+		if (!cpu_hits[n])
+			return false;
+	}
+	return true;
+}
+
+/* Sleep, count interrupts, until told to leave. */
+static void cpu_idle(void *arg)
+{
+	unsigned int n = hal_cpu_number();
+
+	if (arg != &cpu_state[n] || hal_irq_enabled() || hal_percpu())
+		return;
+	hal_percpu_set(arg);
+	hal_irq_unmask(HAL_IRQ_SOFT0);
+	hal_irq_unmask(HAL_IRQ_TIMER);
+	hal_timer_set(hal_clock_ns() + MS);
+	cpu_state[n] = 1;
+	for (;;) {
+		hal_irq_disable();
+		if (cpus_leave)
+			break;
+		hal_wait(HAL_NEVER);
+	}
+	if (hal_percpu() == arg)
+		cpu_state[n] = 2;
+}
+
+/* Write to a page of the kernel's space without pause. */
+static void cpu_writer(void *arg)
+{
+	volatile uint64_t *page = arg;
+
+	hal_irq_enable();
+	cpu_state[hal_cpu_number()] = 1;
+	while (!cpus_leave)
+		page[hal_cpu_number()]++;
+	cpu_state[hal_cpu_number()] = 2;
+}
+
+/* The same in user code. */
+static void cpu_user(void *arg)
+{
+	unsigned int n = hal_cpu_number();
+	struct hal_user *u = CONTEXT(n);
+	int why;
+
+	(void)arg;
+	hal_user_init(u, user_at(user_spin), 0);
+	u->rdi = USER_DATA + 8 * n;
+	hal_irq_enable();
+	cpu_state[n] = 1;
+	do {
+		why = hal_user_enter(cpu_space, u);
+	} while (why == HAL_USER_EVENT);
+	hal_irq_disable();
+	cpu_why[n] = why;
+	cpu_state[n] = 2;
+}
+
+static bool cpus_start(unsigned int count, void (*fn)(void *), void *arg)
+{
+	bool ok = true;
+
+	cpus_leave = 0;
+	for (unsigned int n = 1; n < count; n++) {
+		cpu_state[n] = 0;
+		ok &= !hal_cpu_start(n, cpu_stacks[n] + STACK_SIZE, fn, arg ? arg : (void *)&cpu_state[n]);
+	}
+	return ok;
+}
+
+/* After the page at va became another one, does anybody still write to the old? */
+static bool left_alone(uint64_t pa)
+{
+	volatile uint64_t *page = hal_pa_to_va(pa);
+	uint64_t sum = 0, later = 0;
+
+	for (unsigned int i = 0; i < HAL_CPU_MAX; i++)
+		sum += page[i];
+	for (uint64_t end = hal_clock_ns() + MS; hal_clock_ns() < end;)
+		;
+	for (unsigned int i = 0; i < HAL_CPU_MAX; i++)
+		later += page[i];
+	return sum == later;
+}
+
+static void processors(void)
+{
+	unsigned int count = hal_cpu_count(), ok = 0, moved = 0;
+	volatile uint64_t *pages[2] = { hal_pa_to_va(base + HAL_PAGE_SIZE), hal_pa_to_va(base + 2 * HAL_PAGE_SIZE) };
+
+	check(hal_cpu_number() == 0 && hal_cpu_running(0) && hal_cpu()->number == 0, "this is CPU 0");
+	check(hal_cpu_start(count, cpu_stacks[1], cpu_idle, NULL) == -HAL_ENOENT && !hal_cpu_running(count) &&
+		      hal_cpu_start(0, cpu_stacks[1], cpu_idle, NULL) == -HAL_EBUSY,
+	      "CPUs that are not there, or run, cannot be started");
+	hal_irq_handler(HAL_IRQ_SOFT0, on_ipi, NULL);
+	hal_irq_handler(HAL_IRQ_TIMER, on_cpu_tick, NULL);
+	cpu_hits[0] = 0;
+	check(!hal_irq_send(1, HAL_IRQ_SOFT0) && cpu_hits[0] == 1 &&
+		      hal_irq_send(1ull << 40, HAL_IRQ_SOFT0) == -HAL_ENOENT &&
+		      hal_irq_send(1, HAL_IRQ_TIMER) == -HAL_EINVAL,
+	      "an interrupt sent to this CPU arrives");
+	hal_printf("# %u CPUs\n", count);
+	if (count == 1)
+		return;
+
+	check(all_stopped() && cpus_start(count, cpu_idle, NULL) && until(all_up),
+	      "every CPU starts, on its stack, with its data");
+	for (unsigned int n = 0; n < count; n++)
+		cpu_hits[n] = 0;
+	check(!hal_irq_send(other_cpus() | 1, HAL_IRQ_SOFT0) && until(all_hit), "an interrupt sent to all wakes them");
+	for (uint64_t end = hal_clock_ns() + 5000 * MS; ok < count - 1 && hal_clock_ns() < end; hal_cpu_relax()) {
+		ok = 0;
+		for (unsigned int n = 1; n < count; n++)
+			ok += cpu_ticks[n] == 1;
+	}
+	check(ok == count - 1 && !cpu_ticks[0], "each has a timer of its own");
+	cpus_leave = 1;
+	hal_irq_send(other_cpus(), HAL_IRQ_SOFT0);
+	check(until(all_done) && until(all_stopped), "and stops when its function returns");
+
+	hal_map(VA, base + HAL_PAGE_SIZE, HAL_PAGE_SIZE, RW, 0);
+	check(cpus_start(count, cpu_writer, (void *)VA) && until(all_up), "they can be started again");
+	ok = 0;
+	for (unsigned int i = 0; i < 50; i++) {
+		hal_map(VA, base + (1 + (i + 1) % 2) * HAL_PAGE_SIZE, HAL_PAGE_SIZE, RW, 0);
+		ok += left_alone(base + (1 + i % 2) * HAL_PAGE_SIZE);
+	}
+	for (unsigned int n = 1; n < count; n++)
+		moved += pages[0][n] && pages[1][n];
+	check(ok == 50 && moved == count - 1,
+	      "a mapping replaced under them is replaced for all when the call returns");
+	check(!hal_cpu_stop(1) && !hal_cpu_running(1) && !hal_cpu_stop(1),
+	      "a CPU in the middle of something is stopped");
+	cpus_leave = 1;
+	check(until(all_stopped), "the others return");
+	hal_unmap(VA, HAL_PAGE_SIZE);
+
+	if (user_space(&cpu_space))
+		return;
+	for (unsigned int n = 0; n < HAL_CPU_MAX; n++)
+		pages[0][n] = pages[1][n] = 0;
+	check(cpus_start(count < 3 ? count : 3, cpu_user, NULL), "user code on two of them, in one space");
+	count = count < 3 ? count : 3;
+	ok = moved = 0;
+	for (unsigned int i = 0; i < 50; i++) {
+		for (uint64_t end = hal_clock_ns() + MS; hal_clock_ns() < end;)
+			hal_cpu_relax();
+		hal_space_map(cpu_space, USER_DATA, base + (1 + (i + 1) % 2) * HAL_PAGE_SIZE, HAL_PAGE_SIZE, RW, 0);
+		ok += left_alone(base + (1 + i % 2) * HAL_PAGE_SIZE);
+	}
+	for (unsigned int n = 1; n < count; n++)
+		moved += pages[0][n] && pages[1][n];
+	check(ok == 50 && moved == count - 1, "a page replaced under it is replaced on all CPUs when the call returns");
+	check(!hal_space_destroy(cpu_space) && until(all_stopped) && cpu_why[1] == -HAL_ENOENT,
+	      "the space destroyed under it, it ends");
+}
+
 int hal_main(void)
 {
 	if (cmdline_has("panic"))
@@ -471,6 +911,8 @@ int hal_main(void)
 	preemption();
 	bases();
 	counters();
+	user_code();
+	processors();
 	hal_printf("1..%u\n", tests);
 	return failures != 0;
 }
