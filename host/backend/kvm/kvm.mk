@@ -2,7 +2,8 @@
 # The kvm backend: the monitor's image for guests at CPL 0, carried inside keel, and the host side.
 
 PV_CFLAGS = $(K_CFLAGS) -mno-red-zone
-PV_OBJS := $(addprefix $(O)/host/pv/,gate.o core.o as.o mmu.o space.o user.o trap.o event.o pv_entry.o pv_main.o hc_event.o hc_clock.o hc_mem.o)
+PV_OBJS := $(addprefix $(O)/host/pv/,gate.o core.o as.o mmu.o space.o user.o trap.o event.o pv_entry.o pv_main.o \
+	pv_user.o pv_switch.o hc_event.o hc_clock.o hc_mem.o)
 
 $(O)/host/pv/%.o: host/monitor/%.c
 	@mkdir -p $(@D)

@@ -39,10 +39,19 @@ extern const char kvm_pv_image[], kvm_pv_image_end[];
 #define CR4_GUEST 0x6a0u      /* OSXMMEXCPT OSFXSR PGE PAE */
 #define CR4_UMIP 0x800u
 #define CR4_FSGSBASE 0x10000u
+#define CR4_PCIDE 0x20000u
 #define CR4_OSXSAVE 0x40000u
 #define CR4_SMEP 0x100000u
 #define CR4_SMAP 0x200000u
-#define EFER_GUEST 0xd00u /* NXE LMA LME */
+#define CPUID1_ECX_PCID (1u << 17)
+#define CPUID7_EBX_INVPCID (1u << 10)
+#define CPUIDD1_EAX_XSAVEOPT (1u << 0)
+#define CPUID80000008_EBX_XSAVEERPTR (1u << 2)
+#define VENDOR_HYGON_EBX 0x6f677948u
+#define MSR_STAR 0xc0000081
+#define MSR_LSTAR 0xc0000082
+#define MSR_FMASK 0xc0000084
+#define EFER_GUEST 0xd01u /* NXE LMA LME SCE */
 #define APIC_X2 0xc00u	  /* enabled, in x2APIC mode */
 
 struct pv {
@@ -129,18 +138,45 @@ static void build_descriptors(struct pv *pv)
 
 	gdt[PV_CS / 8] = 0x00af9b000000ffff; /* 64-bit code, CPL 0 */
 	gdt[PV_SS / 8] = 0x00cf93000000ffff;
+	gdt[PV_USER_SS / 8] = 0x00cff3000000ffff;
+	gdt[PV_USER_CS / 8] = 0x00affb000000ffff; /* 64-bit code, CPL 3; there is none of 32 bits */
 	gdt[PV_TR / 8] = 0x00008b0000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
 	gdt[PV_TR / 8 + 1] = tss >> 32;
 	memcpy(at + PV_TSS_OFF + 36, &ist, sizeof(ist));      /* IST 1 */
 	memcpy(at + PV_TSS_OFF + 102, &(uint16_t){ 104 }, 2); /* no I/O bitmap */
 	for (unsigned int n = 0; n < 256; n++) {
 		uint64_t to = MON_GATE_VA + PV_VECTORS_OFF + n * PV_VECTOR_SIZE;
+		const uint64_t type = n == KEEL_VEC_BP ? 0xee : 0x8e; /* `int3` is user code's as well */
 
 		/* Present interrupt gate, IST 1. */
-		idt[2 * n] = (to & 0xffff) | PV_CS << 16 | UINT64_C(1) << 32 | UINT64_C(0x8e) << 40 |
-			     (to >> 16 & 0xffff) << 48;
+		idt[2 * n] = (to & 0xffff) | PV_CS << 16 | UINT64_C(1) << 32 | type << 40 | (to >> 16 & 0xffff) << 48;
 		idt[2 * n + 1] = to >> 32;
 	}
+}
+
+/* What the monitor's code may use of this machine's processor. */
+static void find_features(const struct kvm *k, struct pv_config *c)
+{
+	const struct kvm_cpuid_entry2 none = { 0 };
+	const struct {
+		uint32_t leaf, sub;
+	} leaves[] = { { 0, 0 }, { 1, 0 }, { 7, 0 }, { 0xd, 1 }, { 0x80000008, 0 }, { KVM_CPUID_FEATURES, 0 } };
+	enum { VENDOR, BASIC, EXTENDED, XSAVE, ADDRESSES, KVM, LEAVES };
+	const struct kvm_cpuid_entry2 *e[LEAVES];
+
+	for (unsigned int i = 0; i < LEAVES; i++) {
+		e[i] = kvm_cpuid_find(k, leaves[i].leaf, leaves[i].sub);
+		if (!e[i])
+			e[i] = &none;
+	}
+	c->fsgsbase = !!(e[EXTENDED]->ebx & bit_FSGSBASE);
+	c->xsave = !!(e[BASIC]->ecx & bit_XSAVE);
+	c->xsaveopt = c->xsave && e[XSAVE]->eax & CPUIDD1_EAX_XSAVEOPT;
+	c->pcid = !!(e[BASIC]->ecx & CPUID1_ECX_PCID);
+	c->invpcid = c->pcid && e[EXTENDED]->ebx & CPUID7_EBX_INVPCID;
+	c->fip_stays = (e[VENDOR]->ebx == signature_AMD_ebx || e[VENDOR]->ebx == VENDOR_HYGON_EBX) &&
+		       !(e[ADDRESSES]->ebx & CPUID80000008_EBX_XSAVEERPTR);
+	c->pv_eoi = !!(e[KVM]->eax & 1u << KVM_FEATURE_PV_EOI);
 }
 
 static int build_memory(struct kvm *k)
@@ -176,9 +212,7 @@ static int build_memory(struct kvm *k)
 	c = (struct pv_config *)m->backend;
 	_Static_assert(sizeof(*c) <= sizeof(m->backend), "mon.backend");
 	c->window = table_entry(pv, T_UPPER);
-	c->fsgsbase = kvm_cpuid_find(k, 7, 0) && kvm_cpuid_find(k, 7, 0)->ebx & bit_FSGSBASE;
-	c->pv_eoi = kvm_cpuid_find(k, KVM_CPUID_FEATURES, 0) &&
-		    kvm_cpuid_find(k, KVM_CPUID_FEATURES, 0)->eax & 1u << KVM_FEATURE_PV_EOI;
+	find_features(k, c);
 	{
 		int khz = ioctl(k->vcpu_fd, KVM_GET_TSC_KHZ, 0);
 
@@ -249,7 +283,7 @@ static int set_registers(struct kvm *k)
 	} optional[] = {
 		{ 1, 0, true, bit_XSAVE, CR4_OSXSAVE }, { 7, 0, false, bit_FSGSBASE, CR4_FSGSBASE },
 		{ 7, 0, false, 1u << 7, CR4_SMEP },	{ 7, 0, false, 1u << 20, CR4_SMAP },
-		{ 7, 0, true, 1u << 2, CR4_UMIP },
+		{ 7, 0, true, 1u << 2, CR4_UMIP },	{ 1, 0, true, CPUID1_ECX_PCID, CR4_PCIDE },
 	};
 	struct pv *pv = pv_of(k);
 	const uint64_t tables = MON_GATE_VA + pv->text_size - PV_TABLES_SIZE;
@@ -324,6 +358,24 @@ static void limit_cpu(struct kvm *k)
 	startinfo_limit_cpu(k->p, word, k->xfeatures ? k->xfeatures : 3);
 }
 
+/* Where `syscall` goes. Here, for they are exits where the monitor would have to write them. */
+static int set_msrs(const struct kvm *k)
+{
+	const struct kvm_msr_entry entries[] = { { .index = MSR_STAR, .data = PV_STAR },
+						 { .index = MSR_LSTAR, .data = MON_GATE_VA + PV_SYSCALL_OFF },
+						 { .index = MSR_FMASK, .data = PV_FMASK } };
+	union {
+		struct kvm_msrs msrs;
+		uint8_t room[sizeof(struct kvm_msrs) + sizeof(entries)];
+	} set = { .msrs.nmsrs = sizeof(entries) / sizeof(entries[0]) };
+
+	memcpy(set.msrs.entries, entries, sizeof(entries));
+	if (ioctl(k->vcpu_fd, KVM_SET_MSRS, &set) == (int)set.msrs.nmsrs)
+		return 0;
+	host_say("kvm: setting where system calls of user code go");
+	return -EIO;
+}
+
 static int pv_create(struct kvm *k)
 {
 	struct pv *pv = calloc(1, sizeof(*pv));
@@ -339,6 +391,8 @@ static int pv_create(struct kvm *k)
 		err = connect(k);
 	if (!err)
 		err = set_registers(k);
+	if (!err)
+		err = set_msrs(k);
 	return err;
 }
 

@@ -23,6 +23,7 @@
 /* In the monitor's image; pv.ld asserts them. */
 #define PV_BUG_OFF 0xff8      /* KEEL_BUG number, test builds only */
 #define PV_START_OFF 0x1000   /* first instruction */
+#define PV_SYSCALL_OFF 0x1100 /* where `syscall` arrives */
 #define PV_VECTORS_OFF 0x2000 /* entry of vector n at + n * PV_VECTOR_SIZE */
 #define PV_VECTOR_SIZE 16
 
@@ -34,11 +35,44 @@
 
 #define PV_CS 0x08
 #define PV_SS 0x10
-#define PV_TR 0x18
+/* As STAR wants them for sysret: the selector for 32-bit code would be PV_SS. */
+#define PV_USER_SS 0x1b
+#define PV_USER_CS 0x23
+#define PV_TR 0x28
 
 /* Interrupt stack of every vector, in the vCPU's block: its place tells whose it is. */
 #define PV_IST_TOP 0x30000
 
+/* In the vCPU's block as well: the door's page ends where the stack begins; then FP state and TLB of user code. */
+#define PV_DOOR_OFF (PV_IST_TOP - 0x1000)
+#define PV_FP_OFF PV_IST_TOP
+#define PV_TLB_OFF (PV_IST_TOP + 0x1000)
+
+/* struct pv_door */
+#define PD_CR3 0x00
+#define PD_STACK 0x08
+#define PD_TOP 0x10
+#define PD_SCRATCH 0x18
+#define PD_RAX 0x20 /* from here on as it is taken from the stack */
+#define PD_RIP 0x28
+#define PD_CS 0x30
+#define PD_RFLAGS 0x38
+#define PD_RSP 0x40
+#define PD_SS 0x48
+
+/* struct pv_frame */
+#define PVF_VECTOR 0x78
+#define PVF_RIP 0x88
+#define PVF_CS 0x90
+#define PVF_SS 0xa8
+
+/* For `syscall`: where to, and what is cleared: TF IF DF IOPL NT AC. */
+#define PV_STAR (((uint64_t)PV_SS | 3) << 48 | (uint64_t)PV_CS << 32)
+#define PV_FMASK 0x47700
+#define PV_USER_FLAGS 0x202 /* what user code has set besides */
+#define SYSCALL_LENGTH 2
+
+#define PV_EXCEPTIONS 32 /* vectors below are the architecture's */
 #define PV_VECTOR_KICK 0xf0
 #define PV_VECTOR_TIMER 0xf1
 #define PV_VECTOR_SPURIOUS 0xff
@@ -46,7 +80,8 @@
 #define PV_PORT_REMOTE 0x4b45 /* out: serve the call in the remote slot */
 #define PV_PORT_DOORBELL 0x4b46
 
-#define PV_SOFTWARE 0x100 /* in pv_frame.vector: an `int n` of a vector that has an error code in hardware */
+#define PV_VECTOR_SYSCALL 0x200 /* in pv_frame.vector */
+#define PV_SOFTWARE 0x100	/* in pv_frame.vector: an `int n` of a vector that has an error code in hardware */
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
@@ -58,13 +93,48 @@ struct pv_frame {
 	uint64_t rip, cs, rflags, rsp, ss;
 };
 
+/*
+ * What the way to user code and back goes through: all of the vCPU's block that is
+ * touched while the user's page tables are loaded, with the interrupt stack's first words.
+ */
+struct pv_door {
+	uint64_t cr3;	  /* the guest kernel's */
+	uint64_t stack;	  /* the monitor's, while user code runs; 0 = none does */
+	uint64_t top;	  /* of the interrupt stack */
+	uint64_t scratch; /* user code's rsp */
+	uint64_t leave[6];
+};
+
+/* What the TLB may hold of user address spaces, by PCID - 1; 0 is the guest kernel's. */
+#define PV_PCIDS 15
+struct pv_tlb {
+	struct {
+		uint64_t id, gen; /* of struct as, when it was last entered */
+	} space[PV_PCIDS];
+	uint32_t next; /* to be used for another space */
+};
+
+/* as.backend[] of user address spaces. */
+enum {
+	PV_AS_ID,    /* never used again */
+	PV_AS_GEN,   /* moves with each reduction: what a TLB holds of an earlier one is stale */
+	PV_AS_PUT,   /* mon.tables_put at the last of them */
+	PV_AS_DIRTY, /* mb_settle() has to look */
+};
+
 /* In mon.backend, filled in by the host. */
 struct pv_config {
-	uint64_t window;     /* the root's entry for the host's window */
-	uint64_t tsc_mult;   /* guest ns per TSC tick, 32.32, for when the clock page is not valid */
-	uint32_t fsgsbase;   /* rdgsbase may be used */
-	uint32_t pv_eoi;     /* KVM says in memory which interrupts need no EOI: one exit less each */
-	uint32_t tables_put; /* mon.tables_put when the TLB was last flushed; the monitor's own */
+	uint64_t window;    /* the root's entry for the host's window */
+	uint64_t tsc_mult;  /* guest ns per TSC tick, 32.32, for when the clock page is not valid */
+	uint32_t fsgsbase;  /* rdgsbase may be used */
+	uint32_t pv_eoi;    /* KVM says in memory which interrupts need no EOI: one exit less each */
+	uint32_t xsave;	    /* XSAVE may be used */
+	uint32_t xsaveopt;  /* and this one */
+	uint32_t fip_stays; /* FXRSTOR and XRSTOR leave the last x87 instruction's address as it is */
+	uint32_t pcid;	    /* CR4.PCIDE is set */
+	uint32_t invpcid;
+	uint64_t spaces_made; /* numbers of user address spaces */
+	uint32_t tables_put;  /* mon.tables_put when the TLB was last flushed; the monitor's own */
 };
 
 /* mvcpu.backend[]: the LAPIC timer serves the guest's timer and the monitor's wait. */
@@ -72,6 +142,7 @@ enum {
 	PV_SLOT_TIMER, /* guest ns */
 	PV_SLOT_WAIT,  /* guest ns */
 	PV_SLOT_ARMED, /* guest ns the LAPIC was armed for, KEEL_TIME_NEVER = off */
+	PV_SLOT_FAULT, /* a fault of user code is being looked at: rights are added to what was there, never taken */
 	PV_SLOT_EOI,   /* bit 0 written by KVM: the interrupt being served needs no EOI */
 };
 

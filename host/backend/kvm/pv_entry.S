@@ -40,7 +40,10 @@ pv_common:
 	jnz	1f
 	pushq	(%rsp)
 	orl	$PV_SOFTWARE, (%rsp)
-1:	pushq	%rax
+1:
+	.globl	pv_save, pv_kernel
+pv_save:
+	pushq	%rax
 	pushq	%rbx
 	pushq	%rcx
 	pushq	%rdx
@@ -56,6 +59,9 @@ pv_common:
 	pushq	%r14
 	pushq	%r15
 	cld
+	testb	$3, PVF_CS(%rsp)
+	jnz	pv_user_left		/* guest user code was interrupted */
+pv_kernel:
 	movq	%rsp, %rdi
 	movq	%rsp, %rsi
 	andq	$-MON_BLOCK_SIZE, %rsi	/* GS is the guest's to break; this is not */

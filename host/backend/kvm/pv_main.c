@@ -11,6 +11,7 @@
 #include "../../monitor/bugs.h"
 #include "../../monitor/monitor.h"
 #include "pv.h"
+#include "pv_main.h"
 
 #define MSR_APIC_EOI 0x80b
 #define MSR_APIC_SVR 0x80f
@@ -28,6 +29,7 @@
 #define INVLPG_MAX 32 /* pages; beyond that everything is flushed, which costs about as much */
 #define INT_LENGTH 2  /* bytes of an `int n` */
 #define HLT_LENGTH 1
+#define RFLAGS_TF KEEL_U64(0x100)
 
 MON_SYMBOL void pv_start(struct keel_vcpu *page);
 extern char pv_halt[] MON_SYMBOL; /* the hlt of mb_wait() */
@@ -114,6 +116,7 @@ void pv_start(struct keel_vcpu *page)
 	mon_init(m);
 	m->as0.root[KEEL_VA_END >> 39] = config()->window;
 	load_root(m);
+	pv_user_init(v);
 	ready[0] = (uint64_t)mon_boot_map(v);
 	mb_remote(v, MON_REMOTE_READY, ready);
 	if (ready[0])
@@ -205,6 +208,19 @@ static void page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool 
 		mon_trap(v, KEEL_VEC_PF, error, addr);
 }
 
+void pv_upcall(struct mvcpu *v, uint32_t vector)
+{
+	if (vector != PV_VECTOR_TIMER && vector != PV_VECTOR_KICK)
+		return;
+	/* Who wants another one asks again: mon_timer_fired(), and the loop around mb_wait(). */
+	if (vector == PV_VECTOR_TIMER)
+		v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
+	end_of_interrupt(v);
+	__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
+	if (vector == PV_VECTOR_TIMER)
+		mon_timer_fired(v);
+}
+
 /**
  * pv_interrupt - decide what an interrupt or exception means
  * @f: the interrupted registers; rip and rflags may be changed when monitor code is to go on
@@ -218,6 +234,11 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 	const bool monitor = f->rip >= (uint64_t)mon_text_start && f->rip < (uint64_t)mon_text_end;
 	uint64_t addr = 0;
 
+	/* User code's TF, or what it did to its stack segment before a system call: GS is still the user's there. */
+	if (f->vector == KEEL_VEC_DB && f->rip == (uint64_t)pv_syscall) {
+		f->rflags &= ~RFLAGS_TF;
+		return 0;
+	}
 	if (f->vector == KEEL_VEC_PF)
 		__asm__ volatile("mov %%cr2, %0" : "=r"(addr));
 	if (gs_moved(block))
@@ -225,14 +246,8 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 
 	switch (f->vector) {
 	case PV_VECTOR_TIMER:
-		/* Who wants another one asks again: mon_timer_fired(), and the loop around mb_wait(). */
-		v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
-		/* fall through */
 	case PV_VECTOR_KICK:
-		end_of_interrupt(v);
-		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
-		if (f->vector == PV_VECTOR_TIMER)
-			mon_timer_fired(v);
+		pv_upcall(v, (uint32_t)f->vector);
 		/* fall through */
 	case PV_VECTOR_SPURIOUS:
 		/*
@@ -281,6 +296,14 @@ static void flush(struct mvcpu *v, uint64_t va, uint64_t pages)
 	load_root(v->mon);
 }
 
+static void drop(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
+{
+	if (as->index)
+		pv_user_stale(v, as, va, pages);
+	else
+		flush(v, va, pages);
+}
+
 /* Bring pages of RAM in by touching them through the monitor's own view of RAM. */
 static void touch(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 {
@@ -293,24 +316,23 @@ static void touch(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
 	    unsigned int flags)
 {
-	(void)as, (void)prot;
+	(void)prot;
 	/* What was not there before is not cached. */
 	if (flags & MB_REPLACED)
-		flush(v, va, pages);
+		drop(v, as, va, pages);
 	if (flags & MB_POPULATE && mon_range_ok(v->mon, gpa, pages * KEEL_PAGE_SIZE))
 		touch(v, gpa, pages);
 }
 
 void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
-	(void)as;
-	flush(v, va, pages);
+	drop(v, as, va, pages);
 }
 
 void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
-	(void)as, (void)prot;
-	flush(v, va, pages);
+	(void)prot;
+	drop(v, as, va, pages);
 }
 
 void mb_tables_freed(struct mvcpu *v)
@@ -421,26 +443,15 @@ void mb_park(struct mvcpu *v)
 		__asm__ volatile("hlt");
 }
 
+void pv_shoot(struct mvcpu *v, uint32_t vcpus)
+{
+	(void)v, (void)vcpus;
+}
+
 void mb_settle(struct mvcpu *v, struct as *as)
 {
-	(void)v, (void)as;
-}
-
-bool mb_as_create(struct mvcpu *v, struct as *as)
-{
-	(void)v, (void)as;
-	return false;
-}
-
-void mb_as_destroy(struct mvcpu *v, struct as *as)
-{
-	(void)v, (void)as;
-}
-
-uint32_t mb_user(struct mvcpu *v)
-{
-	(void)v;
-	return KEEL_USER_EVENT;
+	if (as->index)
+		pv_user_settle(v, as);
 }
 
 /* Leaving the guest */
