@@ -368,10 +368,10 @@ mret mon_vcpu_ipi(struct mvcpu *v, const uint64_t *a)
 
 mret mon_vcpu_info(struct mvcpu *v, const uint64_t *a)
 {
-	if (a[0] >= v->mon->vcpus)
-		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	if (a[1] >= KEEL_VCPU_INFO_COUNT)
 		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	if (a[0] >= v->mon->vcpus)
+		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
 	return MRET(KEEL_OK, __atomic_load_n(&mv_peer(v, a[0])->run, __ATOMIC_SEQ_CST) == MON_STOPPED
 				     ? KEEL_VCPU_STOPPED
 				     : KEEL_VCPU_RUNNING);

@@ -247,15 +247,14 @@ mret mon_as_destroy(struct mvcpu *v, const uint64_t *a)
 
 mret mon_as_info(struct mvcpu *v, const uint64_t *a)
 {
-	struct as *as = space_get(v, a[0]);
+	struct as *as;
 	uint64_t value;
 
+	if (a[1] >= KEEL_AS_INFO_COUNT)
+		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
+	as = space_get(v, a[0]);
 	if (!as)
 		return MERR(KEEL_E_NOENT, KEEL_AT_ARG(1));
-	if (a[1] >= KEEL_AS_INFO_COUNT) {
-		space_put(v, as);
-		return MERR(KEEL_E_RANGE, KEEL_AT_ARG(2));
-	}
 	value = a[1] == KEEL_AS_INFO_PAGES    ? as->pages
 		: a[1] == KEEL_AS_INFO_TABLES ? as->tables
 					      : mon_bits(as->running);
