@@ -3,7 +3,7 @@
 
 CONF := abi/conformance
 CONF_O := $(O)/conformance
-CONF_GROUPS := init start base call ctx multi mmu harvest trap norm event vcpu console memory hvm image
+CONF_GROUPS := init start base call ctx multi mmu as harvest trap norm user event vcpu smp console memory hvm image
 CONF_CFLAGS := -std=gnu11 -ffreestanding -fno-stack-protector -fno-pic -mgeneral-regs-only -fno-omit-frame-pointer \
 	-fcf-protection=none -O2 -g -Wall -Wextra -Werror -Iabi/include -I$(CONF)/guest
 CONF_IMAGES := $(CONF_GROUPS:%=$(CONF_O)/%.elf)
@@ -48,6 +48,10 @@ CONF_HVM := $(addprefix $(CONF_O)/obj/,hvm_entry.o kt_hvm.o) $(CONF_KT)
 CONF_LINK = $(LD) -nostdlib -static $(CONF_LDFLAGS) -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 \
 	-z noexecstack -o $@ $(filter %.o,$^)
 
+# Those with address spaces, user code and other vCPUs.
+CONF_KU := $(addprefix $(CONF_O)/obj/,kt_user.o kt_vcpu.o)
+$(addprefix $(CONF_O)/,as.elf user.elf smp.elf hostile.elf): $(CONF_KU)
+
 $(CONF_O)/%.elf: $(CONF_PV) $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
 	$(Q)$(CONF_LINK)
 $(CONF_O)/hvm.elf: CONF_LDFLAGS := --defsym=KT_OFFSET=0
@@ -80,7 +84,7 @@ $(CONF_O)/diff.elf: $(CONF_PV) $(addprefix $(CONF_O)/obj/diff-,guest.o ops.o pro
 	$(Q)$(LD) -nostdlib -static -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 -z noexecstack \
 		-o $@ $(filter %.o,$^)
 
-.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_O)/obj/hostile.o $(CONF_O)/obj/hostile-kvm.o
+.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_KU) $(CONF_O)/obj/hostile.o $(CONF_O)/obj/hostile-kvm.o
 -include $(wildcard $(CONF_O)/obj/*.d)
 
 CHECK_STAGES += conform conform-kvm mutants hostile hostile-kvm

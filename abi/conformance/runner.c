@@ -37,6 +37,7 @@ static const char *const outcome_name[] = { "PASS", "FAIL", "SKIP", "ERROR", "CR
 /* Values of the manifest's column exit beside statuses. */
 #define EXIT_ANY -1	/* a power-off or a crash */
 #define EXIT_RESTART -2 /* it must start anew */
+#define EXIT_STOP -3	/* it must go on, without a word, until it is stopped */
 
 /* Exit statuses; the README documents them. */
 enum { EXIT_CONFORMANT = 0, EXIT_INCOMPLETE = 3, EXIT_ERROR = 4, EXIT_FAIL = 5, EXIT_CRASH = 6 };
@@ -49,6 +50,7 @@ struct test {
 	bool destructive, negative;
 	char *input, *line, *args;
 	long module;
+	int vcpus; /* to start with; 0 = the adapter's affair */
 	int group;
 
 	bool selected, done;
@@ -68,7 +70,8 @@ struct job {
 	char *text, *diag;
 	size_t text_len, diag_len;
 	struct timespec begun;
-	bool timed_out, restarted;
+	struct timespec armed; /* since when; for EXIT_STOP */
+	bool timed_out, restarted, stopped;
 	char dir[64];
 };
 
@@ -191,6 +194,7 @@ static void load_manifest(const char *path)
 		t.destructive = *field[6] == '1';
 		t.exit = !strcmp(field[7], "any")	    ? EXIT_ANY
 			 : !strncmp(field[7], "restart", 7) ? EXIT_RESTART
+			 : !strcmp(field[7], "stop")	    ? EXIT_STOP
 							    : atoi(field[7]);
 		t.negative = *field[8] == '1';
 		t.image = xstrdup(field[9]);
@@ -203,6 +207,8 @@ static void load_manifest(const char *path)
 				t.args = decode(word + 5);
 			else if (!strncmp(word, "module=", 7))
 				t.module = atol(word + 7);
+			else if (!strncmp(word, "vcpus=", 6))
+				t.vcpus = atoi(word + 6);
 			else if (*word)
 				die("%s: %s: unknown option '%s'", path, t.id, word);
 		}
@@ -331,6 +337,12 @@ static bool offers_hvm(void)
 	return !strncmp(cap("hvm"), "yes", 3);
 }
 
+/* Tests with several vCPUs need a host that starts partitions with so many; caps says vcpus=N. */
+static bool offers_vcpus(const struct test *t)
+{
+	return t->vcpus <= 1 || atoi(cap("vcpus")) >= t->vcpus;
+}
+
 static const char *erratum_of(const char *id)
 {
 	for (size_t i = 0; i < nerrata; i++) {
@@ -392,6 +404,8 @@ static void start_job(struct job *j, struct test *t)
 		dup2(out[1], 1);
 		dup2(err[1], 2);
 		setenv("KEEL_CONFORM_DIR", j->dir, 1);
+		if (t->vcpus)
+			setenv("KEEL_CONFORM_VCPUS", xprintf("%d", t->vcpus), 1);
 		execl(adapter, adapter, is_hvm(t) ? "start-hvm" : "start", image, cmdline, module, (char *)NULL);
 		_exit(127);
 	}
@@ -517,6 +531,10 @@ static void judge(struct job *j, int wstatus)
 		t->outcome = armed && (j->restarted || reported_restart(j)) ? PASS : FAIL;
 		if (t->outcome == FAIL)
 			add_detail(t, "no second start, ended with %d", t->status);
+	} else if (t->exit == EXIT_STOP) {
+		t->outcome = armed && j->stopped && !passed ? PASS : FAIL;
+		if (t->outcome == FAIL)
+			add_detail(t, "it did not go on until it was stopped, ended with %d", t->status);
 	} else if (t->exit == EXIT_ANY) {
 		t->outcome = (t->status == 0 && passed) || (t->status == 125 && armed) ? PASS : CRASH;
 		if (t->outcome != PASS)
@@ -597,7 +615,12 @@ static void pump(struct job *j)
 
 		j->restarted = first && strstr(first + 1, "KT begin ");
 	}
-	if (open && (j->timed_out || j->restarted))
+	if (t->exit == EXIT_STOP && open && j->text && strstr(j->text, "KT armed")) {
+		if (!j->armed.tv_sec)
+			clock_gettime(CLOCK_MONOTONIC, &j->armed);
+		j->stopped = elapsed_ms(&j->armed) > 1000;
+	}
+	if (open && (j->timed_out || j->restarted || j->stopped))
 		stop_job(j);
 	else if (open)
 		return;
@@ -658,6 +681,8 @@ static void report(bool all)
 		printf("    %s %zu %s %s", good ? "ok" : "not ok", ++in_group, t->id, t->name);
 		if (t->outcome == SKIP && is_hvm(t) && !offers_hvm())
 			printf(" # SKIP HVM partitions are not offered: %s", cap("hvm"));
+		else if (t->outcome == SKIP && !offers_vcpus(t))
+			printf(" # SKIP partitions have %s vCPUs at most", cap("vcpus"));
 		else if (t->outcome == SKIP)
 			printf(" # SKIP feature not offered");
 		else if (t->outcome == XFAIL)
@@ -694,7 +719,7 @@ static void run_all(void)
 	int running = 0;
 
 	for (size_t i = 0; i < ntests; i++)
-		if (tests[i].selected && is_hvm(&tests[i]) && !offers_hvm()) {
+		if (tests[i].selected && ((is_hvm(&tests[i]) && !offers_hvm()) || !offers_vcpus(&tests[i]))) {
 			tests[i].outcome = SKIP;
 			tests[i].done = true;
 		}

@@ -10,7 +10,7 @@ out=$2
 rounds=${3:-50}
 export rounds
 here=abi/conformance
-run="$out/keel-conform --adapter $here/adapters/keel --jobs 2"
+run="$out/keel-conform --adapter $here/adapters/keel --profile CORE,SMP --jobs 2"
 KEEL=${KEEL:-$out/keel}
 export KEEL
 tmp=$(mktemp -d) || exit 1
@@ -165,7 +165,7 @@ mutants()
 }
 # Images, start info and initial state come before the first call and say nothing about calls; EARLY calls are spared,
 # so that verdicts can be heard.
-everything='BASE-*,CALL-*,CTX-*,MULTI-*,MMU-*,AS-*,HARVEST-*,TRAP-*,NORM-*,EVENT-*,VCPU-*,TIME-*,CONSOLE-*,MEMORY-*,STATS-*'
+everything='BASE-*,CALL-*,CTX-*,MULTI-*,MMU-*,AS-*,HARVEST-*,TRAP-*,NORM-*,USER-*,EVENT-*,VCPU-*,TIME-*,CONSOLE-*,MEMORY-*,STATS-*'
 
 # shellcheck source=abi/conformance/hostile/hostile.sh
 . "$here/hostile/hostile.sh"

@@ -51,8 +51,10 @@ struct kt_test {
  * `options` of the manifest are words, all optional:
  *	neg          a negative test
  *	timeout=S    seconds, default 10
- *	exit=N       how the partition must end, default 0 (power-off)
- *	ext=N        an optional extension or feature bit the test needs
+ *	exit=N       how the partition must end, default 0 (power-off); restart/N, any,
+ *	             or stop: it goes on until the runner stops it
+ *	ext=N        an optional extension the test needs, or feature bit N - 64 of word 1
+ *	vcpus=N      started with so many, default 1
  *	destructive  ends the partition in another way than a power-off
  *	stdin=TEXT   bytes for the console, escapes \n
  *	module=N     a module of N bytes, byte i = i * 7

@@ -67,7 +67,9 @@ static void for_each_kind(void (*fn)(const char *, const u64 *))
 		{ "trap_deliver", { KEEL_CALL_TRAP_DELIVER } },
 		{ "console_write", { KEEL_CALL_CONSOLE_WRITE, 1, '\n' } },
 		{ "unknown", { 0x01ffffff, 1, 2, 3, 4, 5 } },
-		{ "not served", { KEEL_CALL_USER_ENTER, 1, 2, 3, 4, 5 } },
+		{ "not served", { KEEL_CALL_SHARE_OFFER, 1, 2, 3, 4, 5 } },
+		{ "as_info", { KEEL_CALL_AS_INFO, 0, KEEL_AS_INFO_PAGES } },
+		{ "refused user_enter", { KEEL_CALL_USER_ENTER, 1, 2, 3, 4, 5 } },
 		{ "refused", { KEEL_CALL_MMU_BATCH, 9, 9, 9, 9, 9 } },
 		{ "refused remote", { KEEL_CALL_BASE_SHUTDOWN, 9, 9 } },
 	};
@@ -356,6 +358,7 @@ KEEL_TEST("CALL-013", call_random_arguments, "KEEL-CALL-07 KEEL-CALL-16 KEEL-CAL
 		case KEEL_CALL_BASE_SHUTDOWN: /* would end it */
 		case KEEL_CALL_CRASH:
 		case KEEL_CALL_VCPU_WAIT:      /* would sleep */
+		case KEEL_CALL_VCPU_STOP:      /* would stop */
 		case KEEL_CALL_TRAP_SET:       /* would replace the runtime's */
 		case KEEL_CALL_MEMORY_RELEASE: /* would hit the image */
 		case KEEL_CALL_EVENT_DUMP:

@@ -59,15 +59,17 @@ KEEL_TEST("CTX-003", ctx_batch_refused, "KEEL-CTX-02 KEEL-CALL-08 KEEL-MULTI-11"
 
 KEEL_TEST("CTX-004", ctx_batch_order, "KEEL-CALL-08 KEEL-MULTI-11", "neg", 0)
 {
+	bool smp = HC(KEEL_CALL_BASE_FEATURES, 1).value >> KEEL_F1_SMP & 1;
+
 	entry[0] = (struct keel_multicall){ .id = 0x01ffffff, .arg = { 1, 2, 3, 4, 5 } };
-	entry[1] = (struct keel_multicall){ .id = KEEL_CALL_USER_ENTER,
-					    .arg = { 1, 2, 3, 4, 5 } }; /* NOBATCH and not served */
+	/* NOBATCH, and where there is no SMP not served either. */
+	entry[1] = (struct keel_multicall){ .id = KEEL_CALL_VCPU_STOP, .arg = { 1, 2, 3, 4, 5 } };
 	entry[2] = (struct keel_multicall){ .id = KEEL_CALL_BASE_NOP, .arg = { 1 } };
 	entry[3] = (struct keel_multicall){ .id = KEEL_CALL_BASE_PING, .arg = { 9, 0, 8 } };
 	entry[4] = (struct keel_multicall){ .id = KEEL_CALL_BASE_ACCEPT, .arg = { 0, 0 } };
 	OK_VALUE(HC(KEEL_CALL_MULTICALL, kt_gpa(entry), 5, kt_gpa(result), 0), 5);
 	CHECK_EQ(result[0].status, KEEL_STATUS(KEEL_E_NOSYS, 0));
-	CHECK_EQ(result[1].status, KEEL_STATUS(KEEL_E_NOTSUP, 0));
+	CHECK_EQ(result[1].status, smp ? KEEL_STATUS(KEEL_E_CONTEXT, 0) : KEEL_STATUS(KEEL_E_NOTSUP, 0));
 	CHECK_EQ(result[2].status, KEEL_STATUS(KEEL_E_INVAL, 1));
 	CHECK_EQ(result[3].status, KEEL_STATUS(KEEL_E_INVAL, 3));
 	CHECK_EQ(result[4].status, KEEL_STATUS(KEEL_E_STATE, 0));

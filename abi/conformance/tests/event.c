@@ -100,7 +100,7 @@ KEEL_TEST("EVENT-005", event_bad_handles, "KEEL-EVENT-04 KEEL-CALL-06", "neg", 0
 
 	all_stale(port ^ 1 << 24);
 	all_stale(port ^ 0x80 << 24);
-	all_stale(port | 1 << 12); /* another vCPU */
+	all_stale(port | 1 << 12); /* a vCPU that does not exist: this partition has one */
 	all_stale(port | 0xfff << 12);
 	all_stale(port + 1); /* not allocated */
 	all_stale((u64)port | 1ull << 32);

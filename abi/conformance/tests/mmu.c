@@ -239,7 +239,8 @@ KEEL_TEST("MMU-010", mmu_error_position, "KEEL-MMU-08", "neg", 0)
 
 KEEL_TEST("MMU-011", mmu_as, "KEEL-MMU-09 KEEL-MMU-29 KEEL-AS-06", "neg", 0)
 {
-	static const u64 as[] = { 1, 2, 0x1000000, 0x100000000, ~0ull, 1ull << 63 };
+	/* None was made: nothing that looks like a handle is one. */
+	static const u64 as[] = { 1, 2, 0x1000000, 0x100000000, 0x100000001, ~0ull, 1ull << 63 };
 
 	rec[0] = map(KT_VA, G0, 4096, RW);
 	for (size_t i = 0; i < sizeof(as) / 8; i++) {

@@ -175,7 +175,7 @@ KEEL_TEST("VCPU-009", vcpu_smp_absent, "KEEL-VCPU-09 KEEL-BASE-16", "neg", 0)
 	static const u64 id[] = { KEEL_CALL_VCPU_START, KEEL_CALL_VCPU_STOP, KEEL_CALL_VCPU_IPI, KEEL_CALL_VCPU_INFO };
 
 	if (HC(KEEL_CALL_BASE_FEATURES, 1).value >> KEEL_F1_SMP & 1)
-		return; /* profile SMP tests what they do */
+		return; /* tests SMP-001 to -036 are about what they do, SMP-029 about them not accepted */
 	for (int i = 0; i < 4; i++) {
 		NEG(HC(id[i]), KEEL_E_NOTSUP, 0);
 		NEG(HC(id[i], 0, 0x400000, 1, 1, 1), KEEL_E_NOTSUP, 0);
