@@ -12,9 +12,9 @@
 #include <hypercall/guest.h>
 #include <hypercall/ring.h>
 
-KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MULTICALL) | KEEL_NEEDS(MMU) | KEEL_NEEDS(HARVEST) | KEEL_NEEDS(TRAP) |
-			 KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) | KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) |
-			 KEEL_NEEDS(MEMORY) | KEEL_NEEDS(STATS),
+KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MULTICALL) | KEEL_NEEDS(MMU) | KEEL_NEEDS(AS) | KEEL_NEEDS(HARVEST) |
+			 KEEL_NEEDS(TRAP) | KEEL_NEEDS(USER) | KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) | KEEL_NEEDS(TIME) |
+			 KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(MEMORY) | KEEL_NEEDS(STATS),
 		 0);
 
 #define PAGE KEEL_U64(4096)
@@ -27,6 +27,9 @@ KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MULTICALL) | KEEL_NEEDS(MMU) | KE
 #define SCATTER_VA(i) (AREA_VA + (keel_u64)(i)*2 * PAGE)
 #define SCATTER_GPA(i) (AREA_GPA + (keel_u64)((i)*37 % AREA_PAGES) * PAGE)
 #define BATCH 64
+#define USER_CODE_VA KEEL_U64(0x10000000)
+#define USER_DATA_VA KEEL_U64(0x20000000)
+#define USER_RFLAGS 0x202
 #define AHEAD_NS 2000000
 #define FAR_NS KEEL_U64(3600000000000)
 
@@ -42,6 +45,13 @@ static struct keel_console_ring ring __attribute__((aligned(4096)));
 static struct keel_ring_end in;
 static const struct keel_clock *clock_page;
 static keel_port_t port;
+static keel_as_t space;
+static struct keel_mmu_record user_rec __attribute__((aligned(64)));
+/* Of user code, with the largest XSAVE area there is. */
+static union {
+	struct keel_user user;
+	keel_u8 bytes[PAGE];
+} context __attribute__((aligned(4096)));
 static volatile unsigned int taken, dumped, skipped, input;
 static volatile bool fired;
 static keel_u64 fresh = FRESH_GPA;
@@ -106,6 +116,90 @@ static void multicall(void)
 static void stats_read(void)
 {
 	OK(keel_stats_read(keel_gpa_of(stats), sizeof(stats), 0));
+}
+
+/* AS, USER: code that makes system calls, and code that stores first */
+
+__asm__(".pushsection .text.user, \"ax\", @progbits\n"
+	".balign 4096\n"
+	"user_code: syscall\n"
+	"	jmp user_code\n"
+	"user_store: mov %rax, (%rdi)\n"
+	"	syscall\n"
+	"user_divide: div %ecx\n"
+	".balign 4096\n"
+	".popsection\n");
+extern char user_code[], user_store[], user_divide[];
+
+/* Input may arrive meanwhile: then it goes on. */
+static void user(const char *code, keel_u64 reason)
+{
+	keel_u64 why;
+
+	context.user.rip = USER_CODE_VA + (keel_u64)(code - user_code);
+	do
+		why = keel_must(keel_user_enter(space, keel_gpa_of(&context), 0));
+	while (why == KEEL_USER_EVENT);
+	if (why != reason)
+		keel_panic("user code stopped for another reason: vector %u", context.user.vector);
+}
+
+static void user_map(keel_u64 va, keel_gpa_t gpa, keel_u16 prot)
+{
+	user_rec = (struct keel_mmu_record){ .op = prot ? KEEL_MMU_MAP : KEEL_MMU_UNMAP, .prot = prot };
+	user_rec.va = va;
+	user_rec.gpa = prot ? gpa.v : 0;
+	user_rec.len = PAGE;
+	OK(keel_mmu_batch(space, keel_gpa_of(&user_rec), 1, 0));
+}
+
+static void user_init(const struct keel_cpu_info *cpu)
+{
+	space = keel_as(keel_must(keel_as_create(0)));
+	user_map(USER_CODE_VA, keel_gpa_of(user_code), KEEL_PROT_R | KEEL_PROT_X);
+	context.user.size = KEEL_USER_XSAVE + cpu->xsave_size;
+	context.user.rflags = USER_RFLAGS;
+	context.bytes[KEEL_USER_XSAVE] = 0x7f; /* FCW */
+	context.bytes[KEEL_USER_XSAVE + 1] = 0x03;
+	context.bytes[KEEL_USER_XSAVE + 24] = 0x80; /* MXCSR */
+	context.bytes[KEEL_USER_XSAVE + 25] = 0x1f;
+	context.user.rdi = USER_DATA_VA;
+}
+
+static void user_enter(void)
+{
+	user(user_code, KEEL_USER_SYSCALL);
+}
+
+static void user_exception(void)
+{
+	user(user_divide, KEEL_USER_EXCEPTION);
+}
+
+/* What the guest kernel does of a fault: it maps the page, and user code goes on. */
+static void user_fault(void)
+{
+	user(user_store, KEEL_USER_EXCEPTION);
+	if (context.user.vector != KEEL_VEC_PF || context.user.addr != USER_DATA_VA)
+		keel_panic("user code did not fault");
+	user_map(USER_DATA_VA, keel_gpa(AREA_GPA), KEEL_PROT_R | KEEL_PROT_W);
+	user(user_store, KEEL_USER_SYSCALL);
+	user_map(USER_DATA_VA, keel_gpa(0), 0);
+}
+
+static void as_create(void)
+{
+	OK(keel_as_destroy(keel_as(keel_must(keel_as_create(0)))));
+}
+
+static void as_clone(void)
+{
+	OK(keel_as_destroy(keel_as(keel_must(keel_as_clone(space, 0)))));
+}
+
+static void as_info(void)
+{
+	OK(keel_as_info(space, KEEL_AS_INFO_PAGES));
 }
 
 /* MMU: what a batch changes is used at once, or an exit could be only put off */
@@ -500,6 +594,13 @@ static const struct op {
 	{ "base_ping", base_ping, STEADY },
 	{ "multicall", multicall, STEADY },
 	{ "stats_read", stats_read, STEADY },
+	{ "as_create", as_create, STEADY },
+	{ "as_destroy", as_create, STEADY },
+	{ "as_clone", as_clone, STEADY },
+	{ "as_info", as_info, STEADY },
+	{ "user_enter", user_enter, STEADY },
+	{ "user_exception", user_exception, STEADY },
+	{ "user_fault", user_fault, STEADY },
 	{ "map", map_and_unmap, STEADY },
 	{ "map_populated", map_populated, STEADY },
 	{ "protect", protect, STEADY },
@@ -552,11 +653,6 @@ static const struct refused {
 } refused[] = {
 	{ "base_accept", KEEL_CALL_BASE_ACCEPT, KEEL_E_STATE },
 	{ "base_freeze", KEEL_CALL_BASE_FREEZE, KEEL_E_STATE },
-	{ "as_create", KEEL_CALL_AS_CREATE, KEEL_E_NOTSUP },
-	{ "as_clone", KEEL_CALL_AS_CLONE, KEEL_E_NOTSUP },
-	{ "as_destroy", KEEL_CALL_AS_DESTROY, KEEL_E_NOTSUP },
-	{ "as_info", KEEL_CALL_AS_INFO, KEEL_E_NOTSUP },
-	{ "user_enter", KEEL_CALL_USER_ENTER, KEEL_E_NOTSUP },
 	{ "vcpu_ipi", KEEL_CALL_VCPU_IPI, KEEL_E_NOTSUP },
 	{ "vcpu_info", KEEL_CALL_VCPU_INFO, KEEL_E_NOTSUP },
 	{ "migrate_reason", KEEL_CALL_MIGRATE_REASON, KEEL_E_NOTSUP },
@@ -572,9 +668,10 @@ static void refuse(const struct refused *r)
 static void setup(const struct keel_start *start)
 {
 	const struct keel_abi_pages *abi = keel_start_abi(start);
+	const struct keel_cpu_info *cpu = keel_start_cpu(start);
 
-	if (!abi)
-		keel_panic("no ABI pages in the start info");
+	if (!abi || !cpu)
+		keel_panic("no ABI pages or no processor in the start info");
 	clock_page = (const struct keel_clock *)abi->clock_va;
 	keel_batch_init(&batch, recs, keel_gpa_of(recs), AREA_PAGES, keel_as(0), keel_batch_submit, NULL);
 	fault_rec.op = KEEL_MMU_MAP;
@@ -593,6 +690,7 @@ static void setup(const struct keel_start *start)
 		events[i] = (struct keel_event_record){ KEEL_EVENT_OP_SEND, port.v };
 		calls[i].id = KEEL_CALL_BASE_NOP;
 	}
+	user_init(cpu);
 	keel_irq_enable();
 }
 
