@@ -40,12 +40,14 @@ bail()
 # run NAME CMDLINE LOG [INPUT]: the exit status as the guest meant it.
 run()
 {
+	cpus=1
+	[ "$1" = smp ] && cpus=4
 	if [ "$flavour" = pv ]; then
-		timeout -k 5 60 "$keel" run --timeout 40 --core none --cmdline "$2" "$images/$1.elf" \
+		timeout -k 5 60 "$keel" run --timeout 40 --vcpus $cpus --core none --cmdline "$2" "$images/$1.elf" \
 			< "${4:-/dev/null}" > "$3" 2> "$3.err"
 		return
 	fi
-	timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -m 128 -nodefaults -display none -no-reboot -serial stdio \
+	timeout -k 5 60 "$qemu" -machine q35 -accel tcg -cpu max -smp $cpus -m 128 -nodefaults -display none -no-reboot -serial stdio \
 		-device isa-debug-exit,iobase=0xf4,iosize=0x04 -kernel "$images/$1.elf" -append "hal.exit_port=0xf4 $2" \
 		< "${4:-/dev/null}" > "$3" 2> "$3.err"
 	status=$?

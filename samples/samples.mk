@@ -3,7 +3,7 @@
 # bare x86-64 too, into $(O)/samples/native; `all` builds both flavours.
 
 HAL ?= pv
-SAMPLES_BOTH := clock pages traps user
+SAMPLES_BOTH := clock pages traps user smp
 SAMPLES_HAL := $(SAMPLES_BOTH) shell
 SAMPLES_PV := $(SAMPLES_HAL:%=$(O)/samples/%.elf)
 SAMPLES_NATIVE := $(patsubst %,$(O)/samples/native/%.elf,hello $(SAMPLES_HAL))
