@@ -5,7 +5,7 @@
  * (both words, so that 32-bit truncation hides nothing); hostile code may jump
  * to any system call instruction with any registers, and still only change
  * mappings below the host's window, of this partition's own files, sleep, arm
- * its own timer, or ring its own doorbell.
+ * its own timers, kick its own threads, or ring its own doorbell.
  *
  * Everything else, other architectures' numbers included, traps into K's crash
  * path; a K whose crash path is broken dies of it.
@@ -16,6 +16,7 @@
 #include <linux/filter.h>
 #include <linux/futex.h>
 #include <seccomp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,11 +75,12 @@ static int take_program(scmp_filter_ctx ctx, int err, struct sock_filter *prog, 
 /**
  * ring3_filter - build K's filter
  * @p: the partition, RAM and ABI files sized
+ * @tgid: K's own number, in its PID namespace
  * @max: room at @prog, in instructions
  *
  * Returns the number of BPF instructions, or a negative errno.
  */
-int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned int max)
+int ring3_filter(const struct partition *p, uint32_t tgid, struct sock_filter *prog, unsigned int max)
 {
 	const uint64_t ram = p->ram_size, abi = p->abi_size;
 	const struct rule rules[] = {
@@ -110,7 +112,8 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		  { SHARED_VCPU(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0),
 		    IS(5, FUTEX_BITSET_MATCH_ANY) } },
 		{ SCMP_SYS(sched_yield), 0, { IS(0, 0) } },
-		{ SCMP_SYS(timer_settime), 4, { IS(0, 0), IS(1, TIMER_ABSTIME), SHARED_VCPU(2), IS(3, 0) } },
+		{ SCMP_SYS(timer_settime), 4, { BELOW(0, p->vcpus), IS(1, TIMER_ABSTIME), SHARED_VCPU(2), IS(3, 0) } },
+		{ SCMP_SYS(tgkill), 2, { IS(0, tgid), IS(2, SIGUSR1) } },
 		{ SCMP_SYS(clock_gettime), 2, { IS(0, CLOCK_MONOTONIC), SHARED_VCPU(1) } },
 		{ SCMP_SYS(write), 3, { IS(0, K_FD_DOORBELL), SHARED_VCPU(1), IS(2, 8) } },
 		{ SCMP_SYS(fallocate),
@@ -125,7 +128,7 @@ int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned i
 		uint8_t priority;
 	} hot[] = {
 		{ SCMP_SYS(mmap), 255 },     { SCMP_SYS(futex), 254 },	       { SCMP_SYS(munmap), 253 },
-		{ SCMP_SYS(mprotect), 252 }, { SCMP_SYS(timer_settime), 251 },
+		{ SCMP_SYS(mprotect), 252 }, { SCMP_SYS(timer_settime), 251 }, { SCMP_SYS(tgkill), 250 },
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int err;
@@ -149,7 +152,8 @@ int ring3_outer_filter(struct sock_filter *prog, unsigned int max)
 		SCMP_SYS(fallocate),	 SCMP_SYS(madvise),	 SCMP_SYS(restart_syscall), SCMP_SYS(execveat),
 		SCMP_SYS(close),	 SCMP_SYS(sigaltstack),	 SCMP_SYS(rt_sigaction),    SCMP_SYS(rt_sigprocmask),
 		SCMP_SYS(gettid),	 SCMP_SYS(timer_create), SCMP_SYS(arch_prctl),	    SCMP_SYS(prlimit64),
-		SCMP_SYS(prctl),	 SCMP_SYS(seccomp),	 SCMP_SYS(exit_group),
+		SCMP_SYS(prctl),	 SCMP_SYS(seccomp),	 SCMP_SYS(exit_group),	    SCMP_SYS(tgkill),
+		SCMP_SYS(clone),
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_TRAP);
 	int err;

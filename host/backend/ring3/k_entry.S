@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* K's first instruction, and every signal. */
+#include <asm/unistd.h>
 #include <keel/vcpu.h>
 #include "../../monitor/monitor.h"
 #include "layout.h"
@@ -38,6 +39,43 @@ k_start:
 	leaq	MON_STACK_TOP(%rax), %rsp
 	movq	%rax, %rdi
 	call	k_seal			/* builds vCPU 0's first context */
+	jmp	mon_resume
+
+/* long k_clone(uint64_t flags, void *block): a thread on the monitor's stack of that block, in k_thread(block). */
+	.globl	k_clone
+k_clone:
+	movq	%rsi, %r9
+	addq	$MON_STACK_TOP, %rsi
+	xorl	%edx, %edx
+	xorl	%r10d, %r10d
+	xorl	%r8d, %r8d
+	movl	$__NR_clone, %eax
+	syscall
+	testq	%rax, %rax
+	jz	1f
+	ret
+1:	xorl	%ebp, %ebp
+	movq	%r9, %rdi
+	call	k_thread
+
+/*
+ * void k_begin(bool xsave, bool fsgsbase): the state a vCPU starts with, KEEL-VCPU-11.
+ * PKRU stays the kernel's own: no guest changes what it means.
+ */
+	.globl	k_begin
+k_begin:
+	testb	%dil, %dil
+	jz	1f
+	movl	$~(1 << 9), %eax
+	movl	$-1, %edx
+	xrstor64 k_initial_fp(%rip)
+	jmp	2f
+1:	fxrstor64 k_initial_fp(%rip)
+2:	xorl	%eax, %eax
+	movl	%eax, %fs
+	testb	%sil, %sil
+	jz	mon_resume
+	wrfsbase %rax
 	jmp	mon_resume
 
 /*
@@ -92,5 +130,13 @@ k_signal_entry:
 	movq	UC_RCX(%rbx), %rcx
 	movq	UC_RBX(%rbx), %rbx
 	iretq
+
+	.section .rodata
+	.balign	64
+k_initial_fp:				/* a standard XSAVE area that names no component */
+	.short	0x37f			/* and for fxrstor the x87 control word, */
+	.fill	22, 1, 0
+	.long	0x1f80			/* MXCSR, */
+	.fill	512 + 64 - 28, 1, 0	/* and the rest */
 
 	.section .note.GNU-stack, "", @progbits

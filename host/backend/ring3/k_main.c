@@ -3,8 +3,8 @@
  * K, the guest process: start-up, signals, and the monitor's backend half.
  *
  * K starts as a fresh image with four descriptors, maps what layout.h shows,
- * unmaps everything else (its own first stack, vdso and vvar included),
- * installs the filter and then runs guest code. From there on nothing in this
+ * unmaps everything else (its own first stack, vdso and vvar included), makes its
+ * threads (k_smp.c), installs the filter and then runs guest code. From there on nothing in this
  * process is trusted by anybody; what it may still ask of the kernel is in
  * filter.c, and every system call below has a line there.
  *
@@ -33,12 +33,8 @@
 #include <asm/unistd.h>
 
 #include "../../monitor/bugs.h"
-#include "../../monitor/monitor.h"
-#include "k_sys.h"
-#include "layout.h"
-
-#define SIG_KICK SIGUSR1
-#define SIG_TIMER SIGUSR2
+#include "k.h"
+#include "k_user.h"
 
 #define TRAPNO_PF 14
 #define X86_PF_PRESENT 1
@@ -55,16 +51,6 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block);
 unsigned int keel_bug;
 #endif
 
-static struct mon *mon(void)
-{
-	return (struct mon *)MON_VA;
-}
-
-static struct k_config *config(void)
-{
-	return (struct k_config *)mon()->backend;
-}
-
 /* There is no one to tell before the monitor memory is mapped. */
 static void __attribute__((noreturn)) die(void)
 {
@@ -72,8 +58,7 @@ static void __attribute__((noreturn)) die(void)
 		sys1(__NR_exit_group, 99);
 }
 
-/* Start-up failed: say where, then wait to be killed. */
-static void __attribute__((noreturn)) fail(struct mvcpu *v, enum k_step step, long err)
+void k_fail(struct mvcpu *v, enum k_step step, long err)
 {
 	const uint64_t arg[5] = { (uint64_t)err, step };
 
@@ -97,7 +82,6 @@ static void map_fixed(uint64_t va, uint64_t len, int prot, int fd)
  */
 uint64_t k_map(const uint64_t *stack)
 {
-	struct mvcpu *v = mv_of((struct keel_vcpu *)MON_VCPU_VA);
 	uint64_t minsig = 2048, hwcap2 = 0;
 	const uint64_t *p = stack + 1 + stack[0] + 1;
 
@@ -116,10 +100,12 @@ uint64_t k_map(const uint64_t *stack)
 		die();
 	map_fixed(MON_RAM_VA, mon()->ram_size, PROT_READ | PROT_WRITE, K_FD_RAM);
 	map_fixed(MON_ABI_VA, mon()->abi_size, PROT_READ, K_FD_ABI);
-	v->backend[K_SLOT_FSGSBASE] = hwcap2 & HWCAP2_FSGSBASE;
-	v->backend[K_SLOT_ONE] = 1;
+	for (uint32_t n = 0; n < mon()->vcpus; n++) {
+		vcpu(n)->backend[K_SLOT_FSGSBASE] = hwcap2 & HWCAP2_FSGSBASE;
+		vcpu(n)->backend[K_SLOT_ONE] = 1;
+	}
 	if (minsig * 4 > MON_BLOCK_SIZE - MON_ALT_BASE)
-		fail(v, K_STEP_SIGNALS, -E2BIG);
+		k_fail(vcpu(0), K_STEP_SIGNALS, -E2BIG);
 	return MON_VCPU_VA;
 }
 
@@ -172,63 +158,83 @@ static long limit(unsigned int what, uint64_t value)
 
 static const uint8_t signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGSYS, SIG_KICK, SIG_TIMER };
 
+static long take_signal(int sig)
+{
+	const struct {
+		uint64_t handler, flags, restorer, mask;
+	} sa = { (uint64_t)k_signal_entry, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | 0x04000000 /* SA_RESTORER */,
+		 (uint64_t)die, 0 };
+
+	return sys4(__NR_rt_sigaction, sig, (uint64_t)&sa, 0, 8);
+}
+
+static long take_signals(void)
+{
+	long err = 0;
+
+	for (unsigned int i = 0; !err && i < sizeof(signals); i++)
+		err = take_signal(signals[i]);
+	for (unsigned int n = 0; !err && n < mon()->vcpus; n++)
+		err = take_signal(K_SIG_HOST_KICK + n);
+	return err;
+}
+
+long k_own_block(struct keel_vcpu *page)
+{
+	const stack_t alt = { (void *)((uint64_t)page + MON_ALT_BASE), 0, MON_BLOCK_SIZE - MON_ALT_BASE };
+	const long err = sys2(__NR_sigaltstack, (uint64_t)&alt, 0);
+
+	return err ? err : sys2(__NR_arch_prctl, ARCH_SET_GS, (uint64_t)page);
+}
+
+/* The host makes the filter while we start: it is of our own number. */
+static long install_filter(const struct k_config *c)
+{
+	struct sock_fprog prog = { 0, (struct sock_filter *)((uint8_t *)mon() + K_FILTER_OFF) };
+
+	while (!(prog.len = __atomic_load_n(&c->filter_len, __ATOMIC_ACQUIRE)))
+		sys6(__NR_futex, (uint64_t)&c->filter_len, FUTEX_WAIT, 0, 0, 0, 0);
+	/* Of a thread that cannot have it the number comes back. */
+	return sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, (uint64_t)&prog);
+}
+
 /* Called on the monitor's stack already; afterwards only what the filter permits. */
 void k_seal(struct keel_vcpu *page)
 {
+	/* No signal queues: those of the host's kicks would, without end. Timers have their entry from when they were made. */
 	static const struct {
 		unsigned int what;
 		uint64_t value;
 	} limits[] = {
 		{ RLIMIT_CORE, 0 },    { RLIMIT_NOFILE, 0 },   { RLIMIT_NPROC, 0 },
-		{ RLIMIT_MEMLOCK, 0 }, { RLIMIT_MSGQUEUE, 0 },
+		{ RLIMIT_MEMLOCK, 0 }, { RLIMIT_MSGQUEUE, 0 }, { RLIMIT_SIGPENDING, 0 },
 	};
 	struct mon *m = mon();
 	struct mvcpu *v = mv_of(page);
 	const struct k_config *c = config();
-	const stack_t alt = { (void *)((uint64_t)page + MON_ALT_BASE), 0, MON_BLOCK_SIZE - MON_ALT_BASE };
-	struct sigevent_k {
-		uint64_t value;
-		int signo, notify, tid, pad[11];
-	} ev = { 0, SIG_TIMER, SIGEV_THREAD_ID, 0, { 0 } };
-	struct sock_fprog prog = { c->filter_len, (struct sock_filter *)((uint8_t *)m + K_FILTER_OFF) };
-	int timer;
 	long err;
 
 #ifdef KEEL_BUGS
 	keel_bug = c->bug;
 #endif
-	mon_vcpu_init(m, v, page, 0);
-	v->iret_cs = 0x33;
-	v->iret_ss = 0x2b;
+	for (uint32_t n = 0; n < m->vcpus; n++) {
+		struct mvcpu *each = vcpu(n);
+
+		mon_vcpu_init(m, each, (struct keel_vcpu *)((uint8_t *)each - MON_PRIVATE), n);
+		each->iret_cs = 0x33;
+		each->iret_ss = 0x2b;
+	}
 
 	err = evacuate();
 	if (err)
-		fail(v, K_STEP_EVACUATE, err);
+		k_fail(v, K_STEP_EVACUATE, err);
 	sys1(__NR_close, K_FD_MON);
-	err = sys2(__NR_sigaltstack, (uint64_t)&alt, 0);
-	for (unsigned int i = 0; !err && i < sizeof(signals); i++) {
-		const struct {
-			uint64_t handler, flags, restorer, mask;
-		} sa = { (uint64_t)k_signal_entry, SA_SIGINFO | SA_ONSTACK | SA_NODEFER | 0x04000000 /* SA_RESTORER */,
-			 (uint64_t)die, 0 };
-
-		err = sys4(__NR_rt_sigaction, signals[i], (uint64_t)&sa, 0, 8);
-	}
-	if (!err) {
-		const uint64_t none = 0;
-
-		err = sys4(__NR_rt_sigprocmask, SIG_SETMASK, (uint64_t)&none, 0, 8);
-	}
+	err = take_signals();
+	if (!err)
+		err = k_own_block(page);
 	if (err)
-		fail(v, K_STEP_SIGNALS, err);
-	ev.tid = sys0(__NR_gettid);
-	err = sys3(__NR_timer_create, 1 /* CLOCK_MONOTONIC */, (uint64_t)&ev, (uint64_t)&timer);
-	if (err)
-		fail(v, K_STEP_TIMER, err);
-	v->backend[K_SLOT_TIMER] = timer;
-	if (timer) /* the filter pins id 0, which a fresh process gets */
-		fail(v, K_STEP_TIMER, timer);
-	err = sys2(__NR_arch_prctl, ARCH_SET_GS, (uint64_t)page);
+		k_fail(v, K_STEP_SIGNALS, err);
+	k_make_threads(v);
 	for (unsigned int i = 0; !err && i < sizeof(limits) / sizeof(limits[0]); i++)
 		err = limit(limits[i].what, limits[i].value);
 	if (!err)
@@ -239,15 +245,16 @@ void k_seal(struct keel_vcpu *page)
 	if (!err)
 		err = sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	if (err)
-		fail(v, K_STEP_LIMITS, err);
-	err = sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, (uint64_t)&prog);
+		k_fail(v, K_STEP_LIMITS, err);
+	k_await_threads(v);
+	err = install_filter(c);
 	if (err)
-		fail(v, K_STEP_FILTER, err);
+		k_fail(v, K_STEP_FILTER, err > 0 ? -ESRCH : err);
 
 	mon_init(m);
 	err = mon_boot_map(v);
 	if (err)
-		fail(v, K_STEP_BOOT_MAP, err);
+		k_fail(v, K_STEP_BOOT_MAP, err);
 	{
 		static const uint64_t ready[5];
 		mret r = mb_remote(v, MON_REMOTE_READY, ready);
@@ -326,6 +333,7 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 	switch (sig) {
 	case SIG_TIMER:
 	case SIG_KICK:
+	case K_SIG_HOST_KICK ... K_SIG_HOST_KICK + MON_MAX_VCPUS - 1:
 		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
 		if (sig == SIG_TIMER)
 			mon_timer_fired(v);
@@ -404,8 +412,10 @@ void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_
 	const bool ram = gpa < m->ram_size;
 	long r = 0;
 
-	(void)as;
-
+	if (as->index) {
+		k_user_map(v, as, va, pages, gpa, prot, flags);
+		return;
+	}
 	for (int try = 0; try < 2; try++) {
 		/* KEEL_PROT_* are PROT_*. */
 		r = sys6(__NR_mmap, va, pages * KEEL_PAGE_SIZE, prot,
@@ -420,9 +430,13 @@ void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_
 
 void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
-	long r = sys2(__NR_munmap, va, pages * KEEL_PAGE_SIZE);
+	long r;
 
-	(void)as;
+	if (as->index) {
+		k_user_unmap(v, as, va, pages);
+		return;
+	}
+	r = sys2(__NR_munmap, va, pages * KEEL_PAGE_SIZE);
 	/* Splitting a mapping can need one more than there may be. evict() does not see what the tree has no more. */
 	if (r) {
 		evict(v);
@@ -435,8 +449,17 @@ void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
 	/* Part of the range may not be in the cache, or the split may fail: start it afresh. */
-	if (sys3(__NR_mprotect, va, pages * KEEL_PAGE_SIZE, prot))
+	if (as->index)
+		k_user_protect(v, as, va, pages, prot);
+	else if (sys3(__NR_mprotect, va, pages * KEEL_PAGE_SIZE, prot))
 		mb_unmap(v, as, va, pages);
+}
+
+/* One memory for all threads: what the calls above took away is gone on all of them. */
+void mb_settle(struct mvcpu *v, struct as *as)
+{
+	if (as->index)
+		k_user_settle(v, as);
 }
 
 /* Nothing walks the tree but the monitor. */
@@ -502,51 +525,6 @@ bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 	to_timespec(deadline, ts);
 	return sys6(__NR_futex, (uint64_t)&v->kick_seq, FUTEX_WAIT_BITSET, seq,
 		    deadline == KEEL_TIME_NEVER ? 0 : (uint64_t)ts, 0, FUTEX_BITSET_MATCH_ANY) != -ETIMEDOUT;
-}
-
-void mb_yield(struct mvcpu *v, struct mvcpu *to)
-{
-	(void)v, (void)to;
-	sys0(__NR_sched_yield);
-}
-
-void mb_relax(unsigned int round)
-{
-	(void)round;
-	__asm__ volatile("pause");
-}
-
-void mb_kick(struct mvcpu *v, struct mvcpu *to)
-{
-	(void)v, (void)to;
-}
-
-void mb_park(struct mvcpu *v)
-{
-	for (;;)
-		mb_wait(v, v->kick_seq, KEEL_TIME_NEVER);
-}
-
-void mb_settle(struct mvcpu *v, struct as *as)
-{
-	(void)v, (void)as;
-}
-
-bool mb_as_create(struct mvcpu *v, struct as *as)
-{
-	(void)v, (void)as;
-	return false;
-}
-
-void mb_as_destroy(struct mvcpu *v, struct as *as)
-{
-	(void)v, (void)as;
-}
-
-uint32_t mb_user(struct mvcpu *v)
-{
-	(void)v;
-	return KEEL_USER_EVENT;
 }
 
 /* Leaving the guest */

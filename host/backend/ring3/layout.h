@@ -19,6 +19,9 @@
  */
 #define K_SPIN_YIELD 2048
 
+/* The host's kick of a vCPU: each has a signal of its own, which only its thread takes. 48 to 63. */
+#define K_SIG_HOST_KICK 48
+
 #define K_FD_RAM 3
 #define K_FD_ABI 4
 #define K_FD_MON 5 /* closed before sealing */
@@ -31,7 +34,8 @@
 struct k_config {
 	uint64_t mon_size;	/* bytes of the monitor memfd */
 	uint64_t address_space; /* RLIMIT_AS of the sealed process */
-	uint32_t filter_len;	/* BPF instructions at K_FILTER_OFF */
+	uint32_t filter_len;	/* BPF instructions at K_FILTER_OFF; 0 = not there yet, K waits on it */
+	uint32_t tgid;		/* K's own number, as it and its filter see it; before filter_len */
 	uint32_t spin;		/* rounds to spin for an answer before sleeping */
 	uint32_t yield;		/* 1: spin by sched_yield, there is only one core */
 	uint32_t bug;		/* KEEL_BUG number, test builds only */
@@ -45,6 +49,8 @@ enum {
 	K_SLOT_TIMER = 7,     /* timer id */
 	K_SLOT_DEADLINE = 8,  /* 2 words: futex timeout */
 	K_SLOT_FSGSBASE = 10, /* rdgsbase may be used */
+	K_SLOT_TID = 11,      /* of the vCPU's thread */
+	K_SLOT_READY = 12,    /* its thread is set up: 1, or a negative errno */
 };
 
 /* MON_REMOTE_READY arg1: where start-up failed. */
@@ -52,6 +58,7 @@ enum k_step {
 	K_STEP_EVACUATE = 1,
 	K_STEP_SIGNALS,
 	K_STEP_TIMER,
+	K_STEP_THREADS,
 	K_STEP_LIMITS,
 	K_STEP_FILTER,
 	K_STEP_BOOT_MAP,

@@ -29,17 +29,26 @@
 #define SPIN_ROUNDS 5000 /* 100 to 200 us of `pause`, by processor */
 #define YIELD_ROUNDS 200 /* rounds of sched_yield on a machine of one core */
 
+/* Serves one vCPU's remote calls. */
+struct server {
+	struct ring3 *b;
+	unsigned int vcpu;
+	pthread_t thread;
+	bool serving;
+	uint64_t sleeps;
+};
+
 struct ring3 {
 	struct partition *p;
 	struct monmem mm;
 	struct spawned k;
-	pthread_t server, reaper;
-	bool serving, reaping;
+	struct server server[MON_MAX_VCPUS];
+	pthread_t reaper;
+	bool reaping;
 	bool stopping;	/* the death to come is ours */
 	uint32_t state; /* futex: enum state */
 	int64_t ready_err;
 	uint32_t ready_step;
-	uint64_t sleeps;
 };
 
 enum state { STARTING, READY, RUNNING, DEAD };
@@ -64,18 +73,21 @@ static bool one_core(void)
 	return !sched_getaffinity(0, sizeof(set), &set) && CPU_COUNT(&set) == 1;
 }
 
+static struct k_config *config(struct ring3 *b)
+{
+	return (struct k_config *)monmem_mon(&b->mm)->backend;
+}
+
 static int build(struct ring3 *b)
 {
 	struct partition *p = b->p;
 	struct k_config *c;
-	struct mon *m;
-	int n;
+	int err;
 
-	n = monmem_create(&b->mm, p, "ring3", 0);
-	if (n)
-		return n;
-	m = monmem_mon(&b->mm);
-	c = (struct k_config *)m->backend;
+	err = monmem_create(&b->mm, p, "ring3", 0);
+	if (err)
+		return err;
+	c = config(b);
 	c->mon_size = b->mm.size;
 	/* Its own window twice, and RAM mapped four times over; more is refilled on demand. */
 	c->address_space = 2 * (b->mm.size + p->abi_size + (64 << 20)) + 5 * p->ram_size;
@@ -84,13 +96,24 @@ static int build(struct ring3 *b)
 #ifdef KEEL_BUGS
 	c->bug = getenv("KEEL_BUG") ? (uint32_t)atoi(getenv("KEEL_BUG")) : 0;
 #endif
-	n = ring3_filter(p, (struct sock_filter *)((uint8_t *)m + K_FILTER_OFF),
+	return 0;
+}
+
+/* While K starts, for it is of K's own number: its init's in its PID namespace. */
+static int hand_filter(struct ring3 *b)
+{
+	struct k_config *c = config(b);
+	int n;
+
+	c->tgid = b->k.layers >> LAYER_PID_NS & 1 ? 1 : (uint32_t)b->k.pid;
+	n = ring3_filter(b->p, c->tgid, (struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_FILTER_OFF),
 			 (MON_DYNAMIC_OFF - K_FILTER_OFF) / sizeof(struct sock_filter));
 	if (n < 0) {
 		host_say("ring3: building the system call filter: %s", strerror(-n));
 		return n;
 	}
-	c->filter_len = (uint32_t)n;
+	__atomic_store_n(&c->filter_len, (uint32_t)n, __ATOMIC_SEQ_CST);
+	futex(&c->filter_len, FUTEX_WAKE, 1, NULL);
 	return 0;
 }
 
@@ -99,25 +122,26 @@ static int build(struct ring3 *b)
 static const char *const step_names[] = {
 	[K_STEP_EVACUATE] = "unmapping what it was born with",
 	[K_STEP_SIGNALS] = "signal set-up",
-	[K_STEP_TIMER] = "timer",
+	[K_STEP_TIMER] = "timers",
+	[K_STEP_THREADS] = "threads",
 	[K_STEP_LIMITS] = "limits",
 	[K_STEP_FILTER] = "the system call filter",
 	[K_STEP_BOOT_MAP] = "the image's first mappings",
 };
 
 /* Serve one call and answer it; false when it is never answered, because the partition ended with it. */
-static bool serve(struct ring3 *b, struct mon_remote *r)
+static bool serve(struct ring3 *b, unsigned int vcpu, struct mon_remote *r)
 {
 	uint64_t arg[5];
 	uint32_t id;
 
-	switch (monmem_serve(&b->mm, 0, &id, arg)) {
+	switch (monmem_serve(&b->mm, vcpu, &id, arg)) {
 	case MONMEM_ENDED:
 		return false;
 	case MONMEM_ANSWERED:
 		break;
 	case MONMEM_OTHERS:
-		if (id != MON_REMOTE_READY || b->state != STARTING)
+		if (id != MON_REMOTE_READY || vcpu || b->state != STARTING)
 			break;
 		b->ready_err = (int64_t)arg[0];
 		b->ready_step = (uint32_t)arg[1];
@@ -125,7 +149,7 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 		/* Its first instruction waits for start(). */
 		while (__atomic_load_n(&b->state, __ATOMIC_SEQ_CST) == READY)
 			futex(&b->state, FUTEX_WAIT, READY, NULL);
-		monmem_answer(&b->mm, 0, KEEL_OK, 0);
+		monmem_answer(&b->mm, vcpu, KEEL_OK, 0);
 		break;
 	}
 	__atomic_store_n(&r->turn, 0, __ATOMIC_SEQ_CST);
@@ -136,8 +160,9 @@ static bool serve(struct ring3 *b, struct mon_remote *r)
 
 static void *server(void *arg)
 {
-	struct ring3 *b = arg;
-	struct mon_remote *r = &monmem_vcpu(&b->mm, 0)->remote;
+	struct server *s = arg;
+	struct ring3 *b = s->b;
+	struct mon_remote *r = &monmem_vcpu(&b->mm, s->vcpu)->remote;
 	const bool yield = one_core();
 	const unsigned int rounds = yield ? YIELD_ROUNDS : SPIN_ROUNDS;
 	unsigned int spun = rounds; /* nothing to expect before the first call */
@@ -145,7 +170,7 @@ static void *server(void *arg)
 
 	while (!__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST)) {
 		if (__atomic_load_n(&r->turn, __ATOMIC_ACQUIRE) == 1) {
-			bool answered = serve(b, r);
+			bool answered = serve(b, s->vcpu, r);
 
 			spun = 0;
 			/* Not asked of turn: the guest may have made its next call by now. Wait for stop() then. */
@@ -168,12 +193,39 @@ static void *server(void *arg)
 		/* Whatever else the guest made of it is no call either, and nothing to stay awake for. */
 		turn = __atomic_load_n(&r->turn, __ATOMIC_SEQ_CST);
 		if (turn != 1 && !__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST)) {
-			b->sleeps++;
+			s->sleeps++;
 			futex(&r->turn, FUTEX_WAIT, turn, NULL);
 		}
 		__atomic_store_n(&r->host_asleep, 0, __ATOMIC_SEQ_CST);
 	}
 	return NULL;
+}
+
+static bool start_servers(struct ring3 *b)
+{
+	for (unsigned int n = 0; n < b->p->vcpus; n++) {
+		struct server *s = &b->server[n];
+
+		s->b = b;
+		s->vcpu = n;
+		s->serving = !pthread_create(&s->thread, NULL, server, s);
+		if (!s->serving)
+			return false;
+	}
+	return true;
+}
+
+/* It sleeps on turn, or on state. */
+static void end_server(struct ring3 *b, struct server *s)
+{
+	uint32_t *turn = &monmem_vcpu(&b->mm, s->vcpu)->remote.turn;
+
+	while (pthread_tryjoin_np(s->thread, NULL) == EBUSY) {
+		futex(turn, FUTEX_WAKE, INT32_MAX, NULL);
+		futex(&b->state, FUTEX_WAKE, INT32_MAX, NULL);
+		usleep(100);
+	}
+	s->serving = false;
 }
 
 /* K's death, when it was not ours. */
@@ -233,33 +285,43 @@ static bool layers_ok(struct ring3 *b)
 	return !b->p->opt->require_sandbox;
 }
 
-/* Where is it? Asked when it is stopped for no fault of its own, as by a timeout. */
+static void take_registers(struct keel_frame *f, const struct user_regs_struct *r, bool irq)
+{
+	f->rip = r->rip;
+	f->rsp = r->rsp;
+	f->rflags = (r->eflags & ~KEEL_RFLAGS_IF) | (irq ? KEEL_RFLAGS_IF : 0);
+	f->rax = r->rax;
+	f->rbx = r->rbx;
+	f->rcx = r->rcx;
+	f->rdx = r->rdx;
+	f->rsi = r->rsi;
+	f->rdi = r->rdi;
+	f->rbp = r->rbp;
+	f->r8 = r->r8;
+	f->r9 = r->r9;
+	f->r10 = r->r10;
+	f->r11 = r->r11;
+	f->r12 = r->r12;
+	f->r13 = r->r13;
+	f->r14 = r->r14;
+	f->r15 = r->r15;
+}
+
+/*
+ * Where is each vCPU? Asked when they are stopped for no fault of their own, as by a
+ * timeout. A thread is the vCPU's whose page its GS base is.
+ */
 static void look(struct ring3 *b)
 {
 	struct user_regs_struct r;
-	struct keel_frame *f = &b->mm.seen[0];
 
-	if (sandbox_look(&r)) {
-		f->rip = r.rip;
-		f->rsp = r.rsp;
-		f->rflags = (r.eflags & ~KEEL_RFLAGS_IF) |
-			    (keel_shared_load8(&b->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0);
-		f->rax = r.rax;
-		f->rbx = r.rbx;
-		f->rcx = r.rcx;
-		f->rdx = r.rdx;
-		f->rsi = r.rsi;
-		f->rdi = r.rdi;
-		f->rbp = r.rbp;
-		f->r8 = r.r8;
-		f->r9 = r.r9;
-		f->r10 = r.r10;
-		f->r11 = r.r11;
-		f->r12 = r.r12;
-		f->r13 = r.r13;
-		f->r14 = r.r14;
-		f->r15 = r.r15;
-		b->mm.have_seen = 1;
+	for (unsigned int i = 0; i < b->p->vcpus && sandbox_look(i, &r); i++) {
+		const uint64_t n = (r.gs_base - MON_VCPU_VA) / MON_BLOCK_SIZE;
+
+		if (r.gs_base % MON_BLOCK_SIZE || n >= b->p->vcpus)
+			continue;
+		take_registers(&b->mm.seen[n], &r, keel_shared_load8(&b->p->vcpu[n]->if_enabled));
+		b->mm.have_seen |= 1u << n;
 	}
 }
 
@@ -278,16 +340,9 @@ static void ring3_stop(struct partition *p)
 		close(b->k.pidfd);
 	}
 	set_state(b, DEAD);
-	if (b->serving) {
-		/* It sleeps on turn, or on state. */
-		monmem_vcpu(&b->mm, 0)->remote.host_asleep = 0;
-		while (pthread_tryjoin_np(b->server, NULL) == EBUSY) {
-			futex(&monmem_vcpu(&b->mm, 0)->remote.turn, FUTEX_WAKE, INT32_MAX, NULL);
-			futex(&b->state, FUTEX_WAKE, INT32_MAX, NULL);
-			usleep(100);
-		}
-		b->serving = false;
-	}
+	for (unsigned int n = 0; n < MON_MAX_VCPUS; n++)
+		if (b->server[n].serving)
+			end_server(b, &b->server[n]);
 }
 
 static void ring3_destroy(struct partition *p)
@@ -302,10 +357,10 @@ static void ring3_destroy(struct partition *p)
 	p->backend = NULL;
 }
 
-/* What K may make the kernel spend: its files, once over in kernel page tables, and change. */
+/* What K may make the kernel spend: its files, once over in kernel page tables, its threads, and change. */
 static uint64_t memory_of(const struct ring3 *b)
 {
-	return b->p->ram_size + 2 * b->mm.size + (32 << 20);
+	return b->p->ram_size + 2 * b->mm.size + b->p->vcpus * KEEL_U64(65536) + (32 << 20);
 }
 
 static int ring3_create(struct partition *p)
@@ -336,9 +391,11 @@ static int ring3_create(struct partition *p)
 		host_say("ring3: starting the guest process: %s: %s", b->k.what, strerror(-err));
 		goto fail;
 	}
-	b->serving = !pthread_create(&b->server, NULL, server, b);
+	err = hand_filter(b);
+	if (err)
+		goto fail;
 	b->reaping = !pthread_create(&b->reaper, NULL, reaper, b);
-	if (!b->serving || !b->reaping) {
+	if (!start_servers(b) || !b->reaping) {
 		err = -EAGAIN;
 		host_say("ring3: starting threads: %s", strerror(EAGAIN));
 		goto fail;
@@ -381,19 +438,38 @@ static int ring3_start(struct partition *p)
 	return 0;
 }
 
+static int64_t ring3_vcpu_start(struct partition *p, unsigned int vcpu, uint64_t entry, uint64_t opaque)
+{
+	struct ring3 *b = p->backend;
+	const int64_t status = monmem_start(&b->mm, vcpu, entry, opaque);
+
+	if (status == KEEL_OK)
+		futex(&monmem_vcpu(&b->mm, vcpu)->run, FUTEX_WAKE, 1, NULL);
+	return status;
+}
+
 static void ring3_kick(struct partition *p, unsigned int vcpu)
 {
 	struct ring3 *b = p->backend;
 
-	(void)vcpu;
-	sandbox_kick(&b->k);
+	sandbox_kick(&b->k, vcpu);
+}
+
+static int64_t ring3_vcpu_stop(struct partition *p, unsigned int vcpu)
+{
+	struct ring3 *b = p->backend;
+	const int64_t status = monmem_stop(&b->mm, vcpu);
+
+	if (status == KEEL_STATUS(KEEL_E_AGAIN, 0))
+		ring3_kick(p, vcpu);
+	return status;
 }
 
 static void ring3_dump(struct partition *p, unsigned int vcpu)
 {
 	struct ring3 *b = p->backend;
 
-	__atomic_store_n(&monmem_vcpu(&b->mm, 0)->dump_pending, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&monmem_vcpu(&b->mm, vcpu)->dump_pending, 1, __ATOMIC_SEQ_CST);
 	ring3_kick(p, vcpu);
 }
 
@@ -414,9 +490,12 @@ static bool ring3_snapshot(struct partition *p, unsigned int vcpu, struct crash_
 static void ring3_stats(struct partition *p, void *f)
 {
 	struct ring3 *b = p->backend;
+	uint64_t sleeps = 0;
 
 	monmem_stats(&b->mm, f);
-	fprintf(f, "ring3.server_sleeps %llu\n", (unsigned long long)b->sleeps);
+	for (unsigned int n = 0; n < p->vcpus; n++)
+		sleeps += b->server[n].sleeps;
+	fprintf(f, "ring3.server_sleeps %llu\n", (unsigned long long)sleeps);
 }
 
 static unsigned int ring3_counters(struct partition *p, struct keel_stats_entry *e, unsigned int max)
@@ -428,7 +507,10 @@ static unsigned int ring3_counters(struct partition *p, struct keel_stats_entry 
 
 /* Beside what every host may: its guest process is the keeper's child. */
 static const struct seal_rule seal_rules[] = {
-	{ SCMP_SYS(pidfd_send_signal), 1, { SEAL_IS(1, SIGUSR1) }, 0 },
+	{ SCMP_SYS(pidfd_send_signal),
+	  1,
+	  { SEAL_CMP(1, MASKED_EQ, ~(scmp_datum_t)(MON_MAX_VCPUS - 1), K_SIG_HOST_KICK) },
+	  0 },
 };
 
 static const struct seal_table seal_table = {
@@ -441,6 +523,8 @@ const struct backend_ops ring3_backend = {
 	.keeper = &sandbox_keeper,
 	.create = ring3_create,
 	.start = ring3_start,
+	.vcpu_start = ring3_vcpu_start,
+	.vcpu_stop = ring3_vcpu_stop,
 	.kick = ring3_kick,
 	.dump = ring3_dump,
 	.stop = ring3_stop,

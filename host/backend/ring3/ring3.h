@@ -11,7 +11,7 @@
 
 struct sock_filter;
 
-int ring3_filter(const struct partition *p, struct sock_filter *prog, unsigned int max);
+int ring3_filter(const struct partition *p, uint32_t tgid, struct sock_filter *prog, unsigned int max);
 
 /*
  * The filter K is born with, which V has no part in: the calls it ever makes,
@@ -67,21 +67,18 @@ int sandbox_spawn(const int *fds, unsigned int nfds, uint64_t memory, struct spa
  */
 int sandbox_settle(struct spawned *s);
 
-/* Any thread: SIGUSR1. */
-void sandbox_kick(const struct spawned *s);
+/* Any thread: the host's kick of that vCPU. */
+void sandbox_kick(const struct spawned *s, unsigned int vcpu);
 
-/* Where is it? False when that cannot be found out. It stays stopped. */
+/* Where is its n-th thread, as the kernel lists them? False when there is none or that cannot be found out. It stays stopped. */
 struct user_regs_struct;
-bool sandbox_look(struct user_regs_struct *r);
+bool sandbox_look(unsigned int n, struct user_regs_struct *r);
 
 /* Wait until it is dead; how it died, as waitid() tells. False when that is not known. */
 bool sandbox_await(const struct spawned *s, int *code, int *status);
 
 /* Kill it, wait for that, and remove what it leaves in the file system. */
 void sandbox_end(struct spawned *s);
-
-/* Which layers would hold, found by putting nothing behind them: 0 or a negative errno. */
-int sandbox_try(uint32_t *layers);
 
 /* Which layers would hold, found by putting nothing behind them: 0 or a negative errno. */
 int sandbox_try(uint32_t *layers);

@@ -34,6 +34,8 @@
 #include <unistd.h>
 
 #include "../../keeper.h"
+#include "../../monitor/monitor.h"
+#include "layout.h"
 #include "ring3.h"
 
 #ifndef MFD_EXEC
@@ -434,23 +436,47 @@ fail:
 	return err;
 }
 
-/* Stopped where it is; it is never to run again. */
-static int look(struct user_regs_struct *r)
+/* The n-th of K's threads; 0 = it has fewer. */
+static pid_t thread_of(unsigned int n)
+{
+	char path[64];
+	struct dirent *e;
+	pid_t tid = 0;
+	DIR *d;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", (int)k.pid);
+	d = opendir(path);
+	while (d && !tid && (e = readdir(d)))
+		if (e->d_name[0] != '.' && !n--)
+			tid = (pid_t)atoi(e->d_name);
+	if (d)
+		closedir(d);
+	return tid;
+}
+
+/* One of its threads, stopped where it is; it is never to run again. */
+static int look(unsigned int n, struct user_regs_struct *r)
 {
 	int status;
+	pid_t tid;
 
 	if (k.pid <= 0)
 		return -ESRCH;
-	if (ptrace(PTRACE_SEIZE, k.pid, NULL, NULL) || ptrace(PTRACE_INTERRUPT, k.pid, NULL, NULL) ||
-	    waitpid(k.pid, &status, __WALL) != k.pid)
+	tid = thread_of(n);
+	if (!tid)
+		return -ESRCH;
+	if (ptrace(PTRACE_SEIZE, tid, NULL, NULL) || ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) ||
+	    waitpid(tid, &status, __WALL) != tid)
 		return -errno;
-	if (!WIFSTOPPED(status)) { /* dead, and waited for */
-		close(k.pidfd);
-		leave_cgroup(&k);
-		k.pid = 0;
+	if (!WIFSTOPPED(status)) {
+		if (tid == k.pid) { /* dead, and waited for */
+			close(k.pidfd);
+			leave_cgroup(&k);
+			k.pid = 0;
+		}
 		return -ESRCH;
 	}
-	return ptrace(PTRACE_GETREGS, k.pid, NULL, r) ? -errno : 0;
+	return ptrace(PTRACE_GETREGS, tid, NULL, r) ? -errno : 0;
 }
 
 int sandbox_try(uint32_t *layers)
@@ -475,6 +501,7 @@ enum { SPAWN = KEEPER_BACKEND, SETTLE, KICK, LOOK, DEATH, END };
 /* What goes along, in a message's data. */
 union sandbox_data {
 	uint64_t memory;
+	uint32_t which; /* vCPU or thread */
 	struct {
 		int32_t pid;
 		uint32_t layers;
@@ -520,10 +547,13 @@ static void serve(const struct keeper_message *request, struct keeper_message *a
 		k.report = NULL;
 		break;
 	case KICK:
-		answer->err = k.pid > 0 && kill(k.pid, SIGUSR1) ? -errno : 0;
+		if (in->which >= MON_MAX_VCPUS)
+			answer->err = -EINVAL;
+		else
+			answer->err = k.pid > 0 && kill(k.pid, K_SIG_HOST_KICK + (int)in->which) ? -errno : 0;
 		break;
 	case LOOK:
-		answer->err = look(&out->regs);
+		answer->err = look(in->which, &out->regs);
 		break;
 	case DEATH:
 		if (k.pid <= 0 || waitid(P_PID, (id_t)k.pid, &si, WEXITED | WNOWAIT | WNOHANG) || !si.si_pid)
@@ -575,18 +605,28 @@ int sandbox_settle(struct spawned *s)
 	return err;
 }
 
-void sandbox_kick(const struct spawned *s)
+/* A request about one vCPU or thread. */
+static int ask_about(struct keeper_message *m, uint32_t what, unsigned int which)
 {
-	/* Who gave up CAP_KILL may not, when K is another user of our own namespace. */
-	if (syscall(SYS_pidfd_send_signal, s->pidfd, SIGUSR1, NULL, 0) && errno == EPERM)
-		keeper_ask(&(struct keeper_message){ .what = KICK });
+	*m = (struct keeper_message){ .what = what };
+	((union sandbox_data *)m->data)->which = which;
+	return keeper_ask(m);
 }
 
-bool sandbox_look(struct user_regs_struct *r)
+void sandbox_kick(const struct spawned *s, unsigned int vcpu)
 {
-	struct keeper_message m = { .what = LOOK };
+	struct keeper_message m;
 
-	if (keeper_ask(&m))
+	/* Who gave up CAP_KILL may not, when K is another user of our own namespace. */
+	if (syscall(SYS_pidfd_send_signal, s->pidfd, K_SIG_HOST_KICK + (int)vcpu, NULL, 0) && errno == EPERM)
+		ask_about(&m, KICK, vcpu);
+}
+
+bool sandbox_look(unsigned int n, struct user_regs_struct *r)
+{
+	struct keeper_message m;
+
+	if (ask_about(&m, LOOK, n))
 		return false;
 	memcpy(r, m.data, sizeof(*r));
 	return true;
