@@ -104,7 +104,11 @@ $(O)/host/tests/guest.elf: host/tests/guest.c $(GUEST_DEPS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) -fno-optimize-sibling-calls $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< \
 		$(GUEST_LIBS)
--include $(O)/host/tests/guest.d
+# One of several vCPUs.
+$(O)/host/tests/smp.elf: host/tests/smp_guest.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
+-include $(O)/host/tests/guest.d $(O)/host/tests/smp.d
 
 # One that runs user code, for bringing up a backend.
 $(O)/host/tests/user_guest.elf: host/tests/user_guest.c $(GUEST_DEPS)
@@ -113,9 +117,9 @@ $(O)/host/tests/user_guest.elf: host/tests/user_guest.c $(GUEST_DEPS)
 -include $(O)/host/tests/user_guest.d
 
 CHECK_STAGES += host
-CHECK_PROGRAMS += $(O)/host/tests/guest.elf
+CHECK_PROGRAMS += $(O)/host/tests/guest.elf $(O)/host/tests/smp.elf
 .PHONY: check-host
-check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/keel
+check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/host/tests/smp.elf $(O)/keel
 	$(Q)$(O)/host/tests/unit && $(PYTHON) host/tests/run_test.py $(O)/keel $(O)/host/tests/guest.elf
 
 # The seal: from inside, with the backends' own tables, and around a running host.

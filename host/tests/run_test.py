@@ -4,6 +4,8 @@
 
 usage: run_test.py KEEL GUEST [TEST...]
 
+Guests of several vCPUs are smp.elf, beside GUEST.
+
 KEEL_TEST_BACKEND in the environment names the backend that runs every guest.
 """
 import fcntl
@@ -418,6 +420,70 @@ def wakeups(pid):
 def idle_is_quiet():
     """An idle partition wakes up at most once a second, host and guest together."""
     with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        await_output(p.stdout, b"idle\n")
+        time.sleep(1.5)
+        before = wakeups(p.pid)
+        time.sleep(4)
+        count = wakeups(p.pid) - before
+        p.terminate()
+        expect(count <= 4, count, "wake-ups in 4 s")
+
+
+SMP = (1, 2, 4, 16)
+
+
+def smp(job, vcpus, *options):
+    """Run smp_guest.c: its exit code is 0, or it says why not."""
+    done = subprocess.run([KEEL, "run", "--cmdline", job, "--vcpus", str(vcpus), *BACKEND, *options,
+                           os.path.join(os.path.dirname(GUEST), "smp.elf")],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=2 * LIMIT)
+    return done
+
+
+def smp_ends_well(job, vcpus):
+    done = smp(job, vcpus, "--timeout", str(LIMIT), "--core", "none")
+    expect(done.returncode == 0, job, "with", vcpus, "vCPUs: exit status", done.returncode, done.stdout.decode(),
+           done.stderr.decode())
+
+
+@test
+def vcpus_start_and_stop():
+    for vcpus in SMP:
+        smp_ends_well("start 1000" if vcpus < 16 else "start 200", vcpus)
+        smp_ends_well("stop 1000" if vcpus < 16 else "stop 100", vcpus)
+
+
+@test
+def vcpus_wake_each_other():
+    for vcpus in SMP:
+        smp_ends_well("ring 2000" if vcpus < 16 else "ring 500", vcpus)
+        smp_ends_well("storm 10000" if vcpus < 16 else "storm 2000", vcpus)
+
+
+@test
+def vcpus_share_processors():
+    for vcpus in SMP:
+        smp_ends_well("yield 1000", vcpus)
+        smp_ends_well("timers 200", vcpus)
+        smp_ends_well("ping 1000", vcpus)
+
+
+@test
+def vcpus_end_together():
+    for vcpus in SMP:
+        done = smp("crash", vcpus, "--core", "none")
+        expect(done.returncode == 125 and b"trap 6" in done.stderr, vcpus, "vCPUs: exit status", done.returncode,
+               done.stderr.decode())
+        done = smp("spin", vcpus, "--timeout", "1")
+        expect(done.returncode == 124, vcpus, "vCPUs: exit status", done.returncode, done.stderr.decode())
+
+
+@test
+def idle_vcpus_are_quiet():
+    """Four vCPUs asleep: at most one wake-up a second, host and guest together."""
+    guest = os.path.join(os.path.dirname(GUEST), "smp.elf")
+    with subprocess.Popen([KEEL, "run", "--cmdline", "idle", "--vcpus", "4", *BACKEND, guest], stdout=subprocess.PIPE,
+                          stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"idle\n")
         time.sleep(1.5)
         before = wakeups(p.pid)
