@@ -37,13 +37,14 @@ bail()
 	exit 1
 }
 
-# run NAME CMDLINE LOG [INPUT]: the exit status as the guest meant it.
+# run NAME CMDLINE LOG [INPUT [ARCHIVE]]: the exit status as the guest meant it.
 run()
 {
 	cpus=1
 	[ "$1" = smp ] && cpus=4
 	if [ "$flavour" = pv ]; then
-		timeout -k 5 60 "$keel" run --timeout 40 --vcpus $cpus --core none --cmdline "$2" "$images/$1.elf" \
+		timeout -k 5 60 "$keel" run --timeout 40 --vcpus $cpus --core none --cmdline "$2" ${5:+--initrd "$5"} \
+			"$images/$1.elf" \
 			< "${4:-/dev/null}" > "$3" 2> "$3.err"
 		return
 	fi
@@ -108,7 +109,7 @@ compare()
 
 if [ "$flavour" = pv ]; then
 	[ -x "$keel" ] || bail "no $keel"
-	plan=$(($# + 5))
+	plan=$(($# + 7))
 	mkfifo "$out/$flavour/input.fifo" || exit 1
 else
 	command -v "$qemu" > /dev/null || bail "no $qemu; it is in .ci/packages"
@@ -161,6 +162,20 @@ if [ "$flavour" = pv ]; then
 	{ printf 'reboot\r'; sleep 1; printf 'exit 5\r'; } > "$out/$flavour/input.fifo" &
 	run shell "" "$out/$flavour/reboot.log" "$out/$flavour/input.fifo"
 	ok $(($? != 5 || $(grep -c '^Keel shell' "$out/$flavour/reboot.log") != 2)) "reboot starts the kernel again"
+	wait
+
+	"$here/mkcpio.sh" "$images/progs/spin" "$images/progs/count" > "$out/$flavour/programs"
+	printf 'run\rrun count 2\rrun hello\rexit 3\r' > "$out/$flavour/input"
+	run shell "" "$out/$flavour/initrd.log" "$out/$flavour/input" "$out/$flavour/programs"
+	status=$?
+	tr -d '\r' < "$out/$flavour/initrd.log" > "$out/$flavour/initrd.txt"
+	grep -qx '  programs: spin count' "$out/$flavour/initrd.txt" && grep -qx 'count 2' "$out/$flavour/initrd.txt" &&
+		grep -qx 'cannot run hello' "$out/$flavour/initrd.txt"
+	ok $(($? || status != 3)) "the shell runs the programs of --initrd"
+
+	{ printf 'run spin\r'; sleep 1; printf '\003'; sleep 1; printf 'exit 6\r'; } > "$out/$flavour/input.fifo" &
+	run shell "" "$out/$flavour/ctrl-c.log" "$out/$flavour/input.fifo"
+	ok $(($? != 6 || $(grep -c 'process 1 (spin) ended with 128' "$out/$flavour/ctrl-c.log") != 1)) "Ctrl-C ends a program"
 	wait
 
 	lines=$(grep -cv '^$' "$here/hello.c")

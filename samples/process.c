@@ -644,12 +644,12 @@ void process_step(struct process *p)
 			break;
 		case HAL_USER_EVENT:
 			p->events++;
-			on = !process_slice_over;
-			process_slice_over = false;
 			break;
 		default:
 			last_words(p, "registers that cannot be");
 			return;
 		}
+		if (process_slice_over)
+			on = process_slice_over = false;
 	}
 }

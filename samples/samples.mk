@@ -32,7 +32,7 @@ $(PROG_ARCHIVE): $(PROG_FILES) samples/mkcpio.sh
 SAMPLES_OBJ := process.c.o programs.S.o
 SAMPLES_OBJ_PV := $(SAMPLES_OBJ:%=$(O)/samples/obj/%)
 SAMPLES_OBJ_NATIVE := $(SAMPLES_OBJ:%=$(O)/samples/native/obj/%)
-SAMPLES_WITH_PROCESSES := user
+SAMPLES_WITH_PROCESSES := user shell
 
 $(O)/samples/obj/programs.S.o $(O)/samples/native/obj/programs.S.o: $(PROG_ARCHIVE)
 

@@ -2,13 +2,15 @@
 /*
  * shell - a small interactive kernel: page allocator and areas on batched
  * mappings, software timers on the one-shot timer, preemptive threads switched
- * from its interrupt, and a line editor on the console's input event. With
- * "tour" on the command line it plays a script, powers off and exits 0.
+ * from its interrupt, a line editor on the console's input event, and processes
+ * (process.c) that run programs out of an archive: the one given by --initrd, else
+ * one that is part of the image. With "tour" on the command line it plays a script,
+ * powers off and exits 0.
  *
  * Written to hal.h alone. One lock: preempt_off, because there is one CPU and
  * interrupt handlers touch only timers and run states.
  */
-#include <hal/hal.h>
+#include "process.h"
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define MS 1000000ull
@@ -74,7 +76,7 @@ static uint64_t pages_free(void)
 	return (pool_end - pool_next) / HAL_PAGE_SIZE + returned_count;
 }
 
-static uint64_t page_get(void)
+uint64_t page_get(void)
 {
 	uint64_t pa = returned;
 
@@ -83,12 +85,14 @@ static uint64_t page_get(void)
 		returned_count--;
 		return pa;
 	}
+	if (pool_next == pool_end)
+		return 0;
 	pa = pool_next;
 	pool_next += HAL_PAGE_SIZE;
 	return pa;
 }
 
-static void page_put(uint64_t pa)
+void page_put(uint64_t pa)
 {
 	*(uint64_t *)hal_pa_to_va(pa) = returned;
 	returned = pa;
@@ -176,8 +180,8 @@ static struct thread {
 	volatile uint64_t work;
 } threads[THREADS];
 
-/* Thread 0 is the shell, on the boot stack. */
-static struct thread *current = &threads[0];
+/* Thread 0 is the shell, on the boot stack. Another one runs all processes, from the first on. */
+static struct thread *current = &threads[0], *process_thread;
 static bool idling, want_switch;
 static uint64_t slice_end = HAL_NEVER, preemptions;
 
@@ -240,7 +244,11 @@ static void wake(struct thread *t)
 static void preempt(struct hal_frame *frame)
 {
 	(void)frame;
-	if (!want_switch || idling || preempt_off)
+	if (!want_switch || idling)
+		return;
+	/* A process is left first, see process_main(). */
+	process_slice_over = current == process_thread;
+	if (preempt_off)
 		return;
 	preemptions++;
 	schedule();
@@ -301,7 +309,7 @@ static void timers_program(void)
 	static uint64_t programmed = HAL_NEVER;
 	uint64_t at = timers ? timers->at : HAL_NEVER;
 
-	if (!idling && slice_end < at && next_runnable() != current)
+	if (!idling && slice_end < at && (next_runnable() != current || current == process_thread))
 		at = slice_end;
 	if (at == programmed && at > hal_clock_ns())
 		return;
@@ -517,6 +525,144 @@ static bool read_line(const char *prompt, char *line)
 		}
 		redraw(prompt, line, at);
 	}
+}
+
+/* ------------------------------------------------------------- processes */
+
+static unsigned int awaited; /* process the shell waits for, 0 = none */
+static int awaited_status;
+
+/* What ended and has no parent is the shell's to bury. */
+static void reap(void)
+{
+	for (unsigned int i = 0; i < PROCESSES; i++) {
+		struct process *p = &processes[i];
+		unsigned int pid = p->pid;
+
+		if (p->state != PROCESS_ENDED || p->parent)
+			continue;
+		hal_printf("  process %u (%s) ended with %d\n", pid, p->name, p->status);
+		awaited_status = process_reap(p);
+		if (pid == awaited) {
+			awaited = 0;
+			wake(&threads[0]);
+		}
+	}
+}
+
+/* The thread that runs processes, in turns. What process.c does is not preempted; the processes are. */
+static void process_main(void *arg)
+{
+	struct process *p;
+
+	(void)arg;
+	for (;;) {
+		preempt_off++;
+		p = process_next();
+		if (p)
+			process_step(p);
+		hal_irq_disable();
+		reap();
+		preempt_off--;
+		if (!p)
+			current->state = BLOCKED;
+		schedule();
+		hal_irq_enable();
+	}
+}
+
+/* Sleep until a process has ended; Ctrl-C ends it. */
+static int process_await(unsigned int pid)
+{
+	int c;
+
+	hal_irq_disable();
+	awaited = pid;
+	while (awaited && process_find(pid)) {
+		while ((c = hal_getc()) >= 0) {
+			if (c == 3 && process_find(pid))
+				process_kill(process_find(pid));
+		}
+		wake(process_thread);
+		current->state = BLOCKED;
+		schedule();
+		hal_irq_disable();
+	}
+	awaited = 0;
+	hal_irq_enable();
+	return awaited_status;
+}
+
+static void cmd_run(const char *arg)
+{
+	char name[LINE];
+	unsigned int n = 0, pid;
+	struct process *p;
+
+	if (!*arg) {
+		hal_printf("  programs:");
+		while (process_program(n))
+			hal_printf(" %s", process_program(n++));
+		hal_printf("\n");
+		return;
+	}
+	for (; *arg && *arg != ' '; arg++)
+		name[n++] = *arg;
+	name[n] = '\0';
+	while (*arg == ' ')
+		arg++;
+	preempt_off++;
+	if (!process_thread)
+		process_thread = thread_create("processes", process_main, NULL);
+	p = process_thread ? process_start(name, number(arg, 0)) : NULL;
+	pid = p ? p->pid : 0;
+	preempt_off--;
+	if (!pid) {
+		hal_printf("cannot run %s\n", name);
+		return;
+	}
+	while (*arg && *arg != '&')
+		arg++;
+	if (!*arg) {
+		process_await(pid);
+		return;
+	}
+	hal_irq_disable();
+	wake(process_thread);
+	hal_irq_enable();
+	hal_printf("  process %u\n", pid);
+}
+
+static void cmd_ps(const char *arg)
+{
+	static const char *const states[] = { "", "ready", "waiting", "ended" };
+
+	(void)arg;
+	preempt_off++;
+	hal_printf("  %3s %6s %-8s %6s %8s %8s %s\n", "pid", "parent", "state", "pages", "calls", "events", "name");
+	for (unsigned int i = 0; i < PROCESSES; i++) {
+		const struct process *p = &processes[i];
+
+		if (p->state != PROCESS_NONE)
+			hal_printf("  %3u %6u %-8s %6u %8u %8u %s\n", p->pid, p->parent, states[p->state], p->pages,
+				   p->calls, p->events, p->name);
+	}
+	preempt_off--;
+}
+
+static void cmd_kill(const char *arg)
+{
+	struct process *p;
+
+	preempt_off++;
+	p = process_find((unsigned int)number(arg, 0));
+	if (p && p->state != PROCESS_ENDED)
+		process_kill(p);
+	preempt_off--;
+	if (!p)
+		hal_printf("no such process; ps lists them\n");
+	else if (!p->parent)
+		process_await(p->pid);
 }
 
 /* -------------------------------------------------------------- commands */
@@ -867,6 +1013,9 @@ static const struct command {
 	{ "timers", "", cmd_timers, "five timers, set out of order" },
 	{ "threads", "[MS]", cmd_threads, "three threads that compute and one that sleeps, preempted by the timer" },
 	{ "fault", "", cmd_fault, "provoke faults and catch them" },
+	{ "run", "[PROGRAM [N] [&]]", cmd_run, "run a program with argument N, & leaves it running; or list them" },
+	{ "ps", "", cmd_ps, "processes" },
+	{ "kill", "PID", cmd_kill, "end a process; Ctrl-C ends the one that is waited for" },
 	{ "stats", "", cmd_stats, "hypercalls made so far" },
 	{ "clock", "", cmd_clock, "date, guest time, cost of reading it" },
 	{ "uptime", "", cmd_uptime, "time since the start" },
@@ -880,7 +1029,7 @@ static void cmd_help(const char *arg)
 {
 	(void)arg;
 	for (unsigned int i = 0; i < ARRAY_SIZE(commands); i++)
-		hal_printf("  %-8s%-8s %s\n", commands[i].name, commands[i].arg, commands[i].help);
+		hal_printf("  %-8s%-18s %s\n", commands[i].name, commands[i].arg, commands[i].help);
 }
 
 /* The one command that begins with a prefix, else NULL. */
@@ -947,12 +1096,15 @@ static bool cmdline_has(const char *word)
 	return false;
 }
 
-static const char *const tour[] = { "mem",     "alloc 1000", "pages", "fault",	"timers",
-				    "threads", "clock",	     "stats", "uptime", "exit 0" };
+static const char *const tour[] = { "mem",	   "alloc 1000", "pages",     "fault",	     "timers",
+				    "threads",	   "run",	 "run hello", "run count 3", "run fault",
+				    "run signals", "run spin &", "ps",	      "kill 7",	     "ps",
+				    "clock",	   "stats",	 "uptime",    "exit 0" };
 
 int hal_main(void)
 {
 	char line[LINE];
+	struct hal_mem module;
 	size_t len, at;
 
 	boot_ns = hal_clock_ns();
@@ -962,6 +1114,8 @@ int hal_main(void)
 	hal_irq_handler(HAL_IRQ_CONSOLE, on_input, NULL);
 	hal_irq_exit_hook(preempt);
 	hal_irq_enable();
+	if (!hal_module(&module) || !process_archive(hal_pa_to_va(module.pa), module.len))
+		process_archive(process_builtin, (size_t)(process_builtin_end - process_builtin));
 
 	hal_printf("Keel shell on the %s HAL, %lu MiB free. Type help, or exit to power off.\n", hal_flavour(),
 		   pages_free() >> 8);
