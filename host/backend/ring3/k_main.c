@@ -42,6 +42,7 @@
 #define X86_PF_INSTR 16
 
 extern char k_image_end[] MON_SYMBOL;
+static uint64_t minsig = 2048; /* bytes of a signal's frame */
 MON_SYMBOL void k_signal_entry(int sig, siginfo_t *si, struct ucontext *uc);
 uint64_t k_map(const uint64_t *stack);
 void k_seal(struct keel_vcpu *page);
@@ -82,7 +83,7 @@ static void map_fixed(uint64_t va, uint64_t len, int prot, int fd)
  */
 uint64_t k_map(const uint64_t *stack)
 {
-	uint64_t minsig = 2048, hwcap2 = 0;
+	uint64_t hwcap2 = 0;
 	const uint64_t *p = stack + 1 + stack[0] + 1;
 
 	while (*p++)
@@ -228,6 +229,9 @@ void k_seal(struct keel_vcpu *page)
 	err = evacuate();
 	if (err)
 		k_fail(v, K_STEP_EVACUATE, err);
+	err = k_user_init(v, minsig);
+	if (err)
+		k_fail(v, K_STEP_USER, err);
 	sys1(__NR_close, K_FD_MON);
 	err = take_signals();
 	if (!err)
@@ -337,6 +341,7 @@ int k_signal(int sig, const siginfo_t *si, struct ucontext *uc, uint8_t *block)
 		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
 		if (sig == SIG_TIMER)
 			mon_timer_fired(v);
+		k_user_kicked(v);
 		if (!mon_upcall(v, &ip, &flags))
 			break;
 		s->ip = ip;

@@ -1,41 +1,948 @@
 /* SPDX-License-Identifier: MIT */
-/* User code: none yet, so no address space for it can be made. */
+/*
+ * Guest user code, K's side: handing registers to a U thread and taking them back,
+ * and the caches of address spaces, which are the mappings of U processes.
+ *
+ * A pair (U and its M) belongs to one address space at a time. Its commands and the
+ * notes about what is stale in it are under that space's lock; which space has which
+ * pair is under pairs_lock, and a pair changes hands only while nobody runs in the
+ * space that loses it, whose lock is then held, too.
+ *
+ * All a U can write to, its slots, is hostile: what is read from them is copied once
+ * and checked. That a U thread says it stopped is believed for its registers only.
+ * Before a page is taken from a space that nobody runs in by a mere note, quiesce()
+ * makes sure of it with the kernel's help.
+ */
+#include <asm/unistd.h>
+#include <linux/audit.h>
+#include <linux/errno.h>
+#include <linux/futex.h>
+#include <linux/mman.h>
+
+#include "k.h"
 #include "k_user.h"
 
-bool mb_as_create(struct mvcpu *v, struct as *as)
+#define AT(field, offset) _Static_assert(__builtin_offsetof(struct u_slot, field) == (offset), "k_user.h")
+AT(turn, US_TURN);
+AT(k_asleep, US_K_ASLEEP);
+AT(u_asleep, US_U_ASLEEP);
+AT(kick, US_KICK);
+AT(spin, US_SPIN);
+AT(flags, US_FLAGS);
+AT(sig, US_SIG);
+AT(selectors, US_SELECTORS);
+AT(uc, US_UC);
+AT(si, US_SI);
+AT(fs, US_FS);
+AT(gs, US_GS);
+AT(rfbm, US_RFBM);
+AT(fp, US_FP);
+AT(r8, US_R8);
+AT(r15, US_R15);
+AT(rdi, US_RDI);
+AT(rcx, US_RCX);
+AT(iret, US_IRET);
+AT(prog, US_PROG);
+AT(alt, US_ALT);
+AT(mask, US_MASK);
+AT(m_prog, US_M_PROG);
+#undef AT
+_Static_assert(__builtin_offsetof(struct u_cmd, op) == UM_OPS && sizeof(struct u_op) == UM_OP_SIZE, "k_user.h");
+_Static_assert(sizeof(struct u_head) <= U_HEAD_SIZE && U_ARENA_SIZE <= U_ARENA_SPAN, "k_user.h");
+
+/* as->backend[] */
+#define AB_PAIR 0   /* pair + 1 */
+#define AB_RANGES 1 /* how many of the notes below there are */
+#define AB_ALL 2    /* everything in the cache is stale */
+#define AB_RANGE 4
+#define RANGES 16
+
+/* A note: a range of pages in which the tree has changed since the cache was brought up to it. */
+#define NOTE_REDUCED (KEEL_U64(1) << 28) /* something in the cache has to go */
+#define NOTE_PAGES (NOTE_REDUCED - 1)
+#define NOTE(va, pages, reduced) ((va) >> KEEL_PAGE_SHIFT << 29 | ((reduced) ? NOTE_REDUCED : 0) | (pages))
+#define NOTE_VA(note) ((note) >> 29 << KEEL_PAGE_SHIFT)
+
+#define RUNS_MAX 64	   /* mappings made at an entry; faults bring the rest */
+#define MAPPINGS_MAX 16000 /* of a U; the kernel's limit is about 65,000 */
+#define MAPPINGS_KEEP 2000 /* more take longer to unmap than a new U to make */
+#define CALL_PAGES 0x80000 /* of one mmap or munmap; the filter wants less than 4 GiB */
+#define NSEC_PER_MSEC 1000000
+#define PATIENCE (KEEL_U64(1000) * NSEC_PER_MSEC) /* for a U that does not hand over */
+
+#define XSAVE_LEGACY 416 /* bytes of the legacy area the processor uses */
+#define XSAVE_HEADER 512
+#define MXCSR 24
+#define MXCSR_DEFAULT 0x1f80
+#define X86_PF_WRITE 2
+#define X86_PF_INSTR 16
+
+struct pair {
+	struct as *owner; /* NULL = free */
+	bool live;	  /* as far as is known */
+	uint32_t n;	  /* operations collected for M */
+	uint32_t mappings;
+	uint32_t entered; /* by vCPU: its thread may have run user code since it was quiet for certain */
+	uint32_t used;	  /* by vCPU: its slot may hold something of the owner's */
+	uint64_t last;	  /* when it was entered, in entries */
+	int u, tid[MON_MAX_VCPUS];
+	uint64_t fs[MON_MAX_VCPUS], gs[MON_MAX_VCPUS]; /* bases its threads have; for processors without FSGSBASE */
+};
+
+static struct pair pairs[U_PAIRS];
+static struct mon_lock pairs_lock;
+static uint64_t entries;
+static int nursery;
+static uint32_t mxcsr_mask;
+static uint64_t all_components;
+static struct {
+	uint16_t offset, bytes;
+} component[16];
+
+static struct u_head *head(void)
 {
-	(void)v, (void)as;
-	return false;
+	return (struct u_head *)U_ARENA_VA;
 }
 
-void mb_as_destroy(struct mvcpu *v, struct as *as)
+static unsigned int number(const struct pair *p)
 {
-	(void)v, (void)as;
+	return (unsigned int)(p - pairs);
 }
 
-uint32_t mb_user(struct mvcpu *v)
+static bool alive(const struct pair *p)
 {
-	(void)v;
-	return KEEL_USER_EVENT;
+	return __atomic_load_n(&head()->pair[number(p)].state, __ATOMIC_ACQUIRE) == U_LIVE;
+}
+
+static void copy(void *to, const void *from, uint64_t bytes)
+{
+	uint64_t words = bytes / 8;
+
+	__asm__ volatile("rep movsq" : "+D"(to), "+S"(from), "+c"(words) : : "memory");
+}
+
+static void clear(void *to, uint64_t bytes)
+{
+	uint64_t words = bytes / 8;
+
+	__asm__ volatile("rep stosq" : "+D"(to), "+c"(words) : "a"(0) : "memory");
+}
+
+/* Start-up */
+
+static void cpuid(uint32_t leaf, uint32_t sub, uint32_t *r)
+{
+	__asm__ volatile("cpuid" : "=a"(r[0]), "=b"(r[1]), "=c"(r[2]), "=d"(r[3]) : "a"(leaf), "c"(sub));
+}
+
+/* M's answers come by descriptors of these numbers, one per vCPU. */
+static long make_done(uint32_t vcpus)
+{
+	for (uint32_t i = 0; i < vcpus; i++) {
+		long fd = sys2(__NR_eventfd2, 0, 0), moved;
+
+		if (fd < 0)
+			return fd;
+		moved = sys3(__NR_fcntl, fd, 0 /* F_DUPFD */, K_FD_DONE + i);
+		sys1(__NR_close, fd);
+		if (moved != K_FD_DONE + i)
+			return moved < 0 ? moved : -EMFILE;
+	}
+	return 0;
+}
+
+/**
+ * k_user_init - make what user code needs; before K seals itself
+ * @minsig: AT_MINSIGSTKSZ
+ *
+ * Returns 0 or a negative errno.
+ */
+long k_user_init(struct mvcpu *v, uint64_t minsig)
+{
+	static uint8_t fx[512] __attribute__((aligned(16)));
+	static const char name[] = "keel-user";
+	const struct mon *m = v->mon;
+	uint32_t r[4];
+	long fd, err;
+
+	/* Without a PID namespace the filter lets nobody be signalled. */
+	if (sys0(__NR_gettid) != 1)
+		config()->user = 0;
+	if (!config()->user)
+		return 0;
+	if (minsig * 3 > U_SLOT_SIZE - U_ALT_OFF)
+		return -E2BIG;
+	__asm__ volatile("fxsave64 %0" : "=m"(fx));
+	mxcsr_mask = *(uint32_t *)(fx + 28);
+	if (!mxcsr_mask)
+		mxcsr_mask = 0xffbf;
+	__asm__ volatile("xgetbv" : "=a"(r[0]), "=d"(r[3]) : "c"(0));
+	all_components = (uint64_t)r[3] << 32 | r[0];
+	for (unsigned int i = 2; i < sizeof(component) / sizeof(component[0]); i++) {
+		if (!(m->xfeatures >> i & 1))
+			continue;
+		cpuid(13, i, r);
+		component[i].bytes = r[0];
+		component[i].offset = r[1];
+	}
+	fd = sys2(__NR_memfd_create, (uint64_t)name, 0);
+	if (fd < 0)
+		return fd;
+	err = sys2(__NR_ftruncate, fd, U_ARENA_SIZE);
+	if (!err && fd != K_FD_ARENA) {
+		err = sys3(__NR_dup3, fd, K_FD_ARENA, 0);
+		err = err < 0 ? err : 0;
+		sys1(__NR_close, fd);
+	}
+	if (err)
+		return err;
+	if (sys6(__NR_mmap, U_ARENA_VA, U_ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, K_FD_ARENA, 0) !=
+	    U_ARENA_VA)
+		return -ENOMEM;
+	err = make_done(m->vcpus);
+	if (err)
+		return err;
+	err = k_nursery();
+	sys1(__NR_close, K_FD_ARENA);
+	nursery = (int)err;
+	return err < 0 ? err : 0;
+}
+
+/* Pairs and their mappers */
+
+static void call_nursery(void)
+{
+	sys3(__NR_tgkill, nursery, nursery, U_SIG_KICK);
+}
+
+/* It is not to be used any more. Who runs in it comes back with an exception. */
+static void give_up(struct pair *p)
+{
+	p->live = false;
+	p->n = 0;
+	__atomic_store_n(&head()->pair[number(p)].state, U_KILL, __ATOMIC_SEQ_CST);
+	call_nursery();
+}
+
+/* Have M do what was collected, and wait for it. False: something failed. */
+static bool m_run(struct mvcpu *v, struct pair *p)
+{
+	struct u_cmd *c = u_cmd(number(p));
+	uint64_t *answer = &v->backend[K_SLOT_DONE];
+	bool done = false;
+
+	c->n = p->n;
+	c->fd = K_FD_DONE + v->id;
+	p->n = 0;
+	__atomic_store_n(&head()->waiting[v->id], number(p) + 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&c->seq, c->seq + 1, __ATOMIC_SEQ_CST);
+	sys6(__NR_futex, (uint64_t)&c->seq, FUTEX_WAKE, 1, 0, 0, 0);
+	while (alive(p)) {
+		/* Interrupted by a kick: again. An answer about another pair is of one that died long ago. */
+		if (sys3(__NR_read, K_FD_DONE + v->id, (uint64_t)answer, 8) != 8)
+			continue;
+		if (*answer == c->done)
+			done = true;
+		if (*answer == c->done || *answer == c->failed)
+			break;
+	}
+	__atomic_store_n(&head()->waiting[v->id], 0, __ATOMIC_SEQ_CST);
+	return done;
+}
+
+static void m_op(struct mvcpu *v, struct pair *p, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+		 uint64_t e, uint64_t f);
+
+/* Unmap everything; a U that cannot even do that has no use. */
+static void m_drop(struct mvcpu *v, struct pair *p)
+{
+	p->n = 0;
+	m_op(v, p, __NR_munmap, KEEL_VA_MIN, KEEL_VA_END - KEEL_VA_MIN, 0, 0, 0, 0);
+	p->mappings = 0;
+	if (!m_run(v, p))
+		give_up(p);
+}
+
+static void m_finish(struct mvcpu *v, struct pair *p)
+{
+	/* Too many mappings for the kernel, or too much address space: faults bring back what is used. */
+	if (p->n && !m_run(v, p))
+		m_drop(v, p);
+}
+
+static void m_op(struct mvcpu *v, struct pair *p, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
+		 uint64_t e, uint64_t f)
+{
+	if (p->n == U_OPS)
+		m_finish(v, p);
+	u_cmd(number(p))->op[p->n++] = (struct u_op){ nr, { a, b, c, d, e, f } };
+}
+
+static void m_unmap(struct mvcpu *v, struct pair *p, uint64_t va, uint64_t pages)
+{
+	while (pages) {
+		uint64_t n = pages < CALL_PAGES ? pages : CALL_PAGES;
+
+		m_op(v, p, __NR_munmap, va, n * KEEL_PAGE_SIZE, 0, 0, 0, 0);
+		p->mappings++; /* it may split one */
+		va += n * KEEL_PAGE_SIZE;
+		pages -= n;
+	}
+}
+
+static void m_map(struct mvcpu *v, struct pair *p, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
+		  bool populate)
+{
+	const struct mon *m = v->mon;
+	const bool ram = gpa < m->ram_size;
+
+	if (p->mappings >= MAPPINGS_MAX) {
+		m_finish(v, p);
+		m_drop(v, p);
+	}
+	if (!ram)
+		gpa -= m->abi_gpa;
+	while (pages) {
+		uint64_t n = pages < CALL_PAGES ? pages : CALL_PAGES;
+
+		/* KEEL_PROT_* are PROT_*. */
+		m_op(v, p, __NR_mmap, va, n * KEEL_PAGE_SIZE, prot,
+		     MAP_SHARED | MAP_FIXED | (populate ? MAP_POPULATE : 0), ram ? K_FD_RAM : K_FD_ABI, gpa);
+		p->mappings += 2;
+		va += n * KEEL_PAGE_SIZE;
+		gpa += n * KEEL_PAGE_SIZE;
+		pages -= n;
+	}
+}
+
+/* Wait until a thread sleeps on its word. The kernel says so: nobody else can. */
+static void see_asleep(struct mvcpu *v, struct pair *p, uint32_t vcpu)
+{
+	struct u_slot *s = u_slot(number(p), vcpu);
+	uint64_t until = 0;
+
+	for (unsigned int n = 1; alive(p); n++) {
+		if (sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAKE, 1, 0, 0, 0) == 1)
+			return;
+		if (s->spin && n % 256)
+			__asm__ volatile("pause");
+		else
+			sys0(__NR_sched_yield);
+		if (n % 1024)
+			continue;
+		if (!until)
+			until = mb_now(v) + PATIENCE;
+		else if (mb_now(v) > until)
+			break;
+	}
+	give_up(p);
+}
+
+/*
+ * Make sure that no thread of a pair runs user code, whatever it told: it is sent
+ * where it can only sleep.
+ */
+static void quiesce(struct mvcpu *v, struct pair *p)
+{
+	for (uint32_t i = 0; p->entered; i++) {
+		if (!(p->entered >> i & 1))
+			continue;
+		__atomic_and_fetch(&p->entered, ~(1u << i), __ATOMIC_SEQ_CST);
+		sys3(__NR_tgkill, p->u, p->tid[i], U_SIG_RESET);
+		see_asleep(v, p, i);
+	}
+}
+
+/* Nothing of its owner's is left in it. False: it is no use any more. */
+static bool make_clean(struct mvcpu *v, struct pair *p)
+{
+	if (p->live && !alive(p))
+		give_up(p);
+	if (!p->live)
+		return false;
+	if (p->mappings > MAPPINGS_KEEP) {
+		give_up(p);
+		return false;
+	}
+	quiesce(v, p);
+	if (p->live && p->mappings)
+		m_drop(v, p);
+	if (!p->live)
+		return false;
+	clear(u_cmd(number(p))->op, sizeof(struct u_op) * U_OPS);
+	for (uint32_t i = 0; i < v->mon->vcpus; i++) {
+		uint8_t *s = (uint8_t *)u_slot(number(p), i);
+
+		p->fs[i] = p->gs[i] = ~KEEL_U64(0);
+		if (p->used >> i & 1)
+			clear(s + 64, U_SLOT_SIZE - 64);
+	}
+	p->used = 0;
+	return true;
+}
+
+/* A process for a pair that has none; pairs_lock is not held, the pair has an owner. */
+static bool make_process(struct mvcpu *v, struct pair *p)
+{
+	const unsigned int n = number(p);
+	const uint64_t until = mb_now(v) + 5 * PATIENCE;
+	struct u_cmd *c = u_cmd(n);
+	uint32_t state;
+
+	/* One that was given up may still be on its way out. */
+	for (bool wanted = false;;) {
+		uint32_t seq = __atomic_load_n(&head()->seq, __ATOMIC_SEQ_CST);
+		uint64_t *ts = &v->backend[K_SLOT_DEADLINE];
+
+		state = __atomic_load_n(&head()->pair[n].state, __ATOMIC_SEQ_CST);
+		if (state == U_LIVE && !wanted) {
+			/* N has not noticed yet that it was given up, or nobody gave it up. */
+			give_up(p);
+		} else if (state == U_LIVE || (state == U_DEAD && wanted)) {
+			break;
+		} else if (state == U_NONE || state == U_DEAD) {
+			for (uint32_t i = 0; i < v->mon->vcpus; i++)
+				clear(u_slot(n, i), U_ALT_OFF);
+			c->seq = 0;
+			wanted = true;
+			__atomic_store_n(&head()->pair[n].state, U_WANTED, __ATOMIC_SEQ_CST);
+			call_nursery();
+		}
+		if (mb_now(v) > until)
+			break;
+		ts[0] = until / (1000 * NSEC_PER_MSEC);
+		ts[1] = until % (1000 * NSEC_PER_MSEC);
+		sys6(__NR_futex, (uint64_t)&head()->seq, FUTEX_WAIT_BITSET, seq, (uint64_t)ts, 0,
+		     FUTEX_BITSET_MATCH_ANY);
+	}
+	if (state != U_LIVE)
+		return false;
+	p->u = (int)head()->pair[n].u;
+	for (uint32_t i = 0; i < v->mon->vcpus; i++)
+		p->tid[i] = (int)head()->pair[n].tid[i];
+	p->live = true;
+	p->n = p->mappings = p->entered = 0;
+	p->used = ~0u; /* programs of its filters */
+	c->done = 1 | (uint64_t)(n + 1) << 40;
+	c->failed = 2 | (uint64_t)(n + 1) << 40;
+	/* M answers, so it is there and has its filter. */
+	if (!m_run(v, p))
+		give_up(p);
+	/* A thread that sleeps has its filter, and needs its slot's second half no more. */
+	for (uint32_t i = 0; p->live && i < v->mon->vcpus; i++)
+		see_asleep(v, p, i);
+	return make_clean(v, p);
+}
+
+static bool try_lock(struct mon_lock *l)
+{
+	return !__atomic_exchange_n(&l->taken, 1, __ATOMIC_ACQUIRE);
+}
+
+static void forget(struct as *as)
+{
+	as->backend[AB_PAIR] = as->backend[AB_RANGES] = as->backend[AB_ALL] = 0;
+}
+
+/* Find a pair for a space, whose lock is held, and make it the space's. */
+static struct pair *acquire(struct mvcpu *v, struct as *as)
+{
+	struct pair *p = NULL;
+
+	mon_lock(&pairs_lock);
+	/* A free one with a process, a free one without, the one that was not entered for longest. */
+	for (unsigned int i = 0; i < U_PAIRS && !(p && p->live); i++)
+		if (!pairs[i].owner && (!p || pairs[i].live))
+			p = &pairs[i];
+	for (unsigned int tries = 0; !p && tries < U_PAIRS; tries++) {
+		struct as *loser;
+
+		for (unsigned int i = 0; i < U_PAIRS; i++)
+			if (!p || pairs[i].last < p->last)
+				p = &pairs[i];
+		p->last = entries + tries; /* next time another one */
+		loser = p->owner;
+		/* The other way round than locks are taken elsewhere, so never wait. */
+		if (!loser || !try_lock(&loser->lock)) {
+			p = NULL;
+			continue;
+		}
+		if (loser->backend[AB_PAIR] == number(p) + 1 && !__atomic_load_n(&loser->running, __ATOMIC_SEQ_CST))
+			forget(loser);
+		else
+			p = NULL;
+		mon_unlock(&loser->lock);
+	}
+	if (p)
+		p->owner = as;
+	mon_unlock(&pairs_lock);
+	if (!p)
+		return NULL;
+	if (!make_clean(v, p) && !make_process(v, p)) {
+		__atomic_store_n(&p->owner, NULL, __ATOMIC_RELEASE);
+		return NULL;
+	}
+	as->backend[AB_PAIR] = number(p) + 1;
+	return p;
+}
+
+static struct pair *pair_of(const struct as *as)
+{
+	return as->backend[AB_PAIR] ? &pairs[as->backend[AB_PAIR] - 1] : NULL;
+}
+
+/* The cache of an address space */
+
+/* Note that a range is to be looked at before user code runs. */
+static void note(struct as *as, uint64_t va, uint64_t pages, bool reduced)
+{
+	uint64_t *range = &as->backend[AB_RANGE];
+	uint64_t n = as->backend[AB_RANGES];
+	uint64_t end = va + pages * KEEL_PAGE_SIZE;
+
+	for (uint64_t i = 0; i < n; i++) {
+		uint64_t from = NOTE_VA(range[i]), to = from + (range[i] & NOTE_PAGES) * KEEL_PAGE_SIZE;
+
+		if (to < va || from > end)
+			continue;
+		/* It touches this one: both become one, and may touch yet another. */
+		va = from < va ? from : va;
+		end = to > end ? to : end;
+		reduced |= !!(range[i] & NOTE_REDUCED);
+		range[i] = range[--n];
+		i = ~KEEL_U64(0);
+	}
+	pages = (end - va) / KEEL_PAGE_SIZE;
+	if (n == RANGES && reduced) /* room is in one that is not needed, if there is any */
+		for (uint64_t i = 0; i < n; i++)
+			if (!(range[i] & NOTE_REDUCED))
+				range[i] = range[--n];
+	if (n < RANGES && pages <= NOTE_PAGES)
+		range[n++] = NOTE(va, pages, reduced);
+	else if (reduced)
+		as->backend[AB_ALL] = 1;
+	as->backend[AB_RANGES] = n;
+}
+
+/* Make the cache hold of a range what the tree has, as far as `runs` goes. */
+static void refresh(struct mvcpu *v, struct pair *p, struct as *as, uint64_t va, uint64_t pages, bool reduced,
+		    unsigned int *runs)
+{
+	const uint64_t end = va + pages * KEEL_PAGE_SIZE;
+	uint64_t at = va, pte, n;
+
+	n = *runs ? as_run(v->mon, as, &at, end, pages, &pte) : 0;
+	if (reduced && !(n == pages))
+		m_unmap(v, p, va, pages);
+	while (n) {
+		m_map(v, p, at, n, pte & PTE_ADDR, pte_cache_prot(pte), n <= MON_MMU_PAGES);
+		at += n * KEEL_PAGE_SIZE;
+		n = --*runs && at < end ? as_run(v->mon, as, &at, end, (end - at) / KEEL_PAGE_SIZE, &pte) : 0;
+	}
+}
+
+/* Work off the notes, at an entry; the space's lock is held. */
+static void catch_up(struct mvcpu *v, struct pair *p, struct as *as)
+{
+	const bool all = as->backend[AB_ALL];
+	unsigned int runs = RUNS_MAX;
+
+	if (all)
+		m_drop(v, p);
+	for (uint64_t i = 0; i < as->backend[AB_RANGES]; i++) {
+		uint64_t note = as->backend[AB_RANGE + i];
+
+		refresh(v, p, as, NOTE_VA(note), note & NOTE_PAGES, note & NOTE_REDUCED && !all, &runs);
+	}
+	as->backend[AB_ALL] = 0;
+	m_finish(v, p);
+	__atomic_store_n(&as->backend[AB_RANGES], 0, __ATOMIC_RELEASE);
+}
+
+static bool runs(const struct as *as)
+{
+	return __atomic_load_n(&as->running, __ATOMIC_SEQ_CST);
 }
 
 void k_user_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
 		unsigned int flags)
 {
-	(void)v, (void)as, (void)va, (void)pages, (void)gpa, (void)prot, (void)flags;
+	struct pair *p = pair_of(as);
+
+	if (!runs(as)) {
+		if (p && flags & MB_REPLACED)
+			quiesce(v, p);
+		note(as, va, pages, flags & MB_REPLACED);
+	} else if (p && p->live) {
+		m_map(v, p, va, pages, gpa, prot, flags & MB_POPULATE);
+	}
 }
 
 void k_user_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
-	(void)v, (void)as, (void)va, (void)pages;
+	struct pair *p = pair_of(as);
+
+	if (!p)
+		return;
+	if (!runs(as)) {
+		quiesce(v, p);
+		note(as, va, pages, true);
+	} else if (p->live) {
+		m_unmap(v, p, va, pages);
+	}
 }
 
 void k_user_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
-	(void)v, (void)as, (void)va, (void)pages, (void)prot;
+	unsigned int max = 8;
+
+	(void)prot;
+	if (!runs(as))
+		k_user_unmap(v, as, va, pages);
+	else if (pair_of(as) && pair_of(as)->live)
+		refresh(v, pair_of(as), as, va, pages, true, &max);
 }
 
 void k_user_settle(struct mvcpu *v, struct as *as)
 {
+	struct pair *p = pair_of(as);
+
+	if (p && p->live)
+		m_finish(v, p);
+}
+
+bool mb_as_create(struct mvcpu *v, struct as *as)
+{
 	(void)v, (void)as;
+	return config()->user;
+}
+
+void mb_as_destroy(struct mvcpu *v, struct as *as)
+{
+	struct pair *p = pair_of(as);
+
+	if (p) {
+		make_clean(v, p);
+		__atomic_store_n(&p->owner, NULL, __ATOMIC_RELEASE);
+	}
+	forget(as);
+}
+
+/* Entering and leaving user code */
+
+/* A signal reached K's thread: if that is about to sleep until U hands over, it must not. */
+void k_user_kicked(struct mvcpu *v)
+{
+	struct u_slot *s = (struct u_slot *)v->backend[K_SLOT_USER];
+	uint32_t turn = s ? __atomic_load_n(&s->turn, __ATOMIC_SEQ_CST) : 0;
+
+	if (turn)
+		__atomic_compare_exchange_n(&s->turn, &turn, (turn ^ 2) | 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+}
+
+/* Bytes of components, by xstate_bv, between a context's area and one in a slot. */
+static void copy_components(uint8_t *to, const uint8_t *from, uint64_t which)
+{
+	for (which &= ~KEEL_U64(3); which; which &= which - 1) {
+		unsigned int i = (unsigned int)__builtin_ctzll(which);
+
+		if (i < sizeof(component) / sizeof(component[0]))
+			copy(to + component[i].offset, from + component[i].offset, component[i].bytes);
+	}
+}
+
+static void load(struct mvcpu *v, struct u_slot *s)
+{
+	const struct keel_user *u = &v->user;
+	const uint8_t *from = v->copy.bytes;
+	uint8_t *to = (uint8_t *)s + U_XSAVE_OFF;
+	const uint64_t bv = *(const uint64_t *)(from + XSAVE_HEADER) & v->mon->xfeatures;
+
+	s->r8 = u->r8;
+	s->r9 = u->r9;
+	s->r10 = u->r10;
+	s->r11 = u->r11;
+	s->r12 = u->r12;
+	s->r13 = u->r13;
+	s->r14 = u->r14;
+	s->r15 = u->r15;
+	s->rdi = u->rdi;
+	s->rsi = u->rsi;
+	s->rbp = u->rbp;
+	s->rbx = u->rbx;
+	s->rdx = u->rdx;
+	s->rax = u->rax;
+	s->rcx = u->rcx;
+	s->iret.rip = u->rip;
+	s->iret.cs = 0x33;
+	s->iret.rflags = (u->rflags & KEEL_USER_RFLAGS) | 0x202;
+	s->iret.rsp = u->rsp;
+	s->iret.ss = 0x2b;
+	if (bv & 3)
+		copy(to, from, XSAVE_LEGACY);
+	/* It is loaded with any vector state, and is not what the header speaks of. */
+	*(uint32_t *)(to + MXCSR) = bv & 6 ? *(const uint32_t *)(from + MXCSR) : MXCSR_DEFAULT;
+	clear(to + XSAVE_HEADER, 64);
+	*(uint64_t *)(to + XSAVE_HEADER) = bv;
+	copy_components(to, from, bv);
+	s->rfbm = all_components;
+	s->fp = U_SLOT_VA + v->id * U_SLOT_SIZE + U_XSAVE_OFF;
+}
+
+/* What a U thread stopped for. */
+struct stop {
+	uint32_t sig;
+	struct sigcontext_64 regs;
+	uint64_t call_addr;
+	uint32_t arch;
+	const uint8_t *fp; /* in the slot: read once */
+};
+
+static bool in_slot(struct mvcpu *v, uint64_t at, uint64_t bytes)
+{
+	const uint64_t slot = U_SLOT_VA + v->id * U_SLOT_SIZE;
+
+	return at >= slot + U_ALT_OFF && at <= slot + U_SLOT_SIZE - bytes && !(at & 7);
+}
+
+/* False: no frame is there, as the handler would have left one. */
+static bool take(struct mvcpu *v, const struct u_slot *slot, struct stop *stop)
+{
+	const volatile struct u_slot *s = slot;
+	const uint8_t *base = (const uint8_t *)slot - (U_SLOT_VA + v->id * U_SLOT_SIZE);
+	const uint64_t uc = s->uc, si = s->si;
+	const siginfo_t *info;
+	uint64_t fp;
+
+	stop->sig = s->sig;
+	if (!stop->sig)
+		return true;
+	if (!in_slot(v, uc, sizeof(struct ucontext)) || !in_slot(v, si, sizeof(siginfo_t)))
+		return false;
+	copy(&stop->regs, base + uc + __builtin_offsetof(struct ucontext, uc_mcontext), sizeof(stop->regs));
+	info = (const siginfo_t *)(base + si);
+	stop->call_addr = *(volatile uint64_t *)&info->_sifields._sigsys._call_addr;
+	stop->arch = *(volatile uint32_t *)&info->_sifields._sigsys._arch;
+	fp = (uint64_t)stop->regs.fpstate;
+	if (!in_slot(v, fp, v->mon->xsave_size))
+		return false;
+	stop->fp = base + fp;
+	return true;
+}
+
+static void store(struct mvcpu *v, struct pair *p, const struct u_slot *slot, const struct stop *stop)
+{
+	const volatile struct u_slot *s = slot;
+	const struct sigcontext_64 *r = &stop->regs;
+	struct keel_user *u = &v->user;
+	uint8_t *to = v->copy.bytes;
+	uint64_t bv;
+
+	u->rip = r->ip;
+	u->rsp = r->sp;
+	u->rflags = (r->flags & KEEL_USER_RFLAGS) | 0x202;
+	u->rax = r->ax;
+	u->rbx = r->bx;
+	u->rcx = r->cx;
+	u->rdx = r->dx;
+	u->rsi = r->si;
+	u->rdi = r->di;
+	u->rbp = r->bp;
+	u->r8 = r->r8;
+	u->r9 = r->r9;
+	u->r10 = r->r10;
+	u->r11 = r->r11;
+	u->r12 = r->r12;
+	u->r13 = r->r13;
+	u->r14 = r->r14;
+	u->r15 = r->r15;
+	if (v->backend[K_SLOT_FSGSBASE]) {
+		/* Within what a context may hold: the instructions take the other half, too. */
+		u->fs_base = s->fs & (KEEL_VA_END - 1);
+		u->gs_base = s->gs & (KEEL_VA_END - 1);
+	} else if (s->selectors) {
+		/* None there is has a base but 0. */
+		p->fs[v->id] = u->fs_base = s->selectors & 0xffff ? 0 : u->fs_base;
+		p->gs[v->id] = u->gs_base = s->selectors >> 16 ? 0 : u->gs_base;
+	}
+	bv = *(const volatile uint64_t *)(stop->fp + XSAVE_HEADER) & v->mon->xfeatures;
+	copy(to, stop->fp, XSAVE_LEGACY);
+	*(uint32_t *)(to + MXCSR) &= mxcsr_mask;
+	clear(to + XSAVE_HEADER, 64);
+	*(uint64_t *)(to + XSAVE_HEADER) = bv;
+	copy_components(to, stop->fp, bv);
+}
+
+/*
+ * Wait until a thread hands over. Kicked meanwhile, and for a reason: make it. False:
+ * it is dead, or does not hand over.
+ */
+static bool await(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t seen)
+{
+	uint64_t until = 0, *ts = &v->backend[K_SLOT_DEADLINE];
+	uint32_t turn;
+
+	for (uint32_t i = s->spin; i; i--) {
+		if (!__atomic_load_n(&s->turn, __ATOMIC_ACQUIRE))
+			return alive(p);
+		if (__atomic_load_n(&v->kick_seq, __ATOMIC_RELAXED) != seen)
+			break;
+		__asm__ volatile("pause");
+	}
+	__atomic_store_n(&s->k_asleep, 1, __ATOMIC_SEQ_CST);
+	while ((turn = __atomic_load_n(&s->turn, __ATOMIC_SEQ_CST))) {
+		uint32_t kicks = __atomic_load_n(&v->kick_seq, __ATOMIC_SEQ_CST);
+
+		if (until || (kicks != seen && mon_user_event(v))) {
+			uint64_t now = mb_now(v), next = now + 50 * NSEC_PER_MSEC;
+
+			if (!until) {
+				until = now + PATIENCE;
+				__atomic_store_n(&s->kick, 1, __ATOMIC_SEQ_CST);
+			} else if (now > until) {
+				break;
+			}
+			sys3(__NR_tgkill, p->u, p->tid[v->id], U_SIG_KICK);
+			ts[0] = next / (1000 * NSEC_PER_MSEC);
+			ts[1] = next % (1000 * NSEC_PER_MSEC);
+		}
+		seen = kicks;
+		sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAIT_BITSET, turn, until ? (uint64_t)ts : 0, 0,
+		     FUTEX_BITSET_MATCH_ANY);
+	}
+	__atomic_store_n(&s->k_asleep, 0, __ATOMIC_RELAXED);
+	return !turn && alive(p);
+}
+
+/* Let the thread run what was loaded, until it stops. */
+static bool run(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t seen)
+{
+	bool handed;
+
+	__atomic_store_n(&s->kick, 0, __ATOMIC_RELAXED);
+	v->backend[K_SLOT_USER] = (uint64_t)s;
+	__atomic_store_n(&s->turn, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&s->u_asleep, __ATOMIC_SEQ_CST))
+		sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAKE, 1, 0, 0, 0);
+	handed = await(v, p, s, seen);
+	v->backend[K_SLOT_USER] = 0;
+	return handed;
+}
+
+static uint32_t exception(struct mvcpu *v, uint32_t vector)
+{
+	mon_user_exception(v, vector);
+	return KEEL_USER_EXCEPTION;
+}
+
+/* The reason for a stop; 0 = none that the guest kernel has to know: user code goes on. */
+static uint32_t reason(struct mvcpu *v, const struct stop *stop)
+{
+	struct keel_user *u = &v->user;
+
+	if (stop->sig == U_SIG_KICK)
+		return KEEL_USER_EVENT;
+	if (stop->sig == SIGSYS) {
+		if (stop->arch != AUDIT_ARCH_X86_64) {
+			/* int 0x80 is known by the code segment, which sysenter changes. */
+			if (stop->regs.cs != 0x33)
+				return exception(v, KEEL_VEC_UD);
+			u->rip -= 2;
+			return exception(v, KEEL_VEC_GP);
+		}
+		if (!(stop->call_addr >> 63))
+			return KEEL_USER_SYSCALL;
+		/* The vsyscall page: the kernel went back to the caller. */
+		u->rip = stop->call_addr;
+		u->rsp -= 8;
+		return mon_user_fault(v, stop->call_addr, false, true) ? 0 : KEEL_USER_EXCEPTION;
+	}
+	if (stop->regs.cs != 0x33)
+		return exception(v, KEEL_VEC_GP);
+	/* There again, with nothing on the stack to go back to: no processor fault is in the frame. */
+	if (stop->sig == SIGSEGV && u->rip >> 63)
+		return mon_user_fault(v, u->rip, false, true) ? 0 : KEEL_USER_EXCEPTION;
+	if (stop->sig == SIGSEGV && stop->regs.trapno == KEEL_VEC_PF)
+		return mon_user_fault(v, stop->regs.cr2, stop->regs.err & X86_PF_WRITE, stop->regs.err & X86_PF_INSTR)
+			       ? 0
+			       : KEEL_USER_EXCEPTION;
+	/* A page fault that is a SIGBUS is the host's lack of memory; the rest is what the processor says. */
+	return exception(v, stop->regs.trapno == KEEL_VEC_PF || stop->regs.trapno > KEEL_VEC_XM ? KEEL_VEC_GP
+												: stop->regs.trapno);
+}
+
+/* The pair to run in, its cache up to date; NULL with *answer when there is none. */
+static struct pair *ready(struct mvcpu *v, struct as *as, uint32_t *answer)
+{
+	struct pair *p = pair_of(as);
+
+	if (p && p->live && !__atomic_load_n(&as->backend[AB_RANGES], __ATOMIC_ACQUIRE) && !as->backend[AB_ALL])
+		return p;
+	mon_lock(&as->lock);
+	p = pair_of(as);
+	if (p && !p->live) {
+		/* Its user code destroyed it. Others that ran in it may not have come back yet. */
+		if (__atomic_load_n(&as->running, __ATOMIC_SEQ_CST) != 1u << v->id) {
+			mon_unlock(&as->lock);
+			*answer = KEEL_USER_EVENT;
+			return NULL;
+		}
+		__atomic_store_n(&p->owner, NULL, __ATOMIC_RELEASE);
+		forget(as);
+		p = NULL;
+	}
+	if (!p)
+		p = acquire(v, as);
+	if (p)
+		catch_up(v, p, as);
+	mon_unlock(&as->lock);
+	*answer = p ? 0 : exception(v, KEEL_VEC_GP);
+	return p;
+}
+
+uint32_t mb_user(struct mvcpu *v)
+{
+	struct as *as = v->user_as;
+	struct stop stop;
+	uint32_t why = 0;
+
+	while (!why) {
+		uint32_t seen = __atomic_load_n(&v->kick_seq, __ATOMIC_SEQ_CST);
+		struct u_slot *s;
+		struct pair *p;
+
+		if (mon_user_event(v))
+			return KEEL_USER_EVENT;
+		p = ready(v, as, &why);
+		if (!p)
+			return why;
+		s = u_slot(number(p), v->id);
+		load(v, s);
+		s->fs = v->user.fs_base;
+		s->gs = v->user.gs_base;
+		s->spin = config()->user_spin;
+		s->flags = v->backend[K_SLOT_FSGSBASE] ? US_FSGSBASE
+						       : (p->fs[v->id] != v->user.fs_base ? US_SET_FS : 0) |
+								 (p->gs[v->id] != v->user.gs_base ? US_SET_GS : 0);
+		p->fs[v->id] = v->user.fs_base;
+		p->gs[v->id] = v->user.gs_base;
+		p->last = ++entries;
+		p->used |= 1u << v->id;
+		__atomic_or_fetch(&p->entered, 1u << v->id, __ATOMIC_SEQ_CST);
+		if (!p->live || !run(v, p, s, seen) || !take(v, s, &stop)) {
+			mon_lock(&as->lock);
+			if (pair_of(as) == p && p->live)
+				give_up(p);
+			mon_unlock(&as->lock);
+			return exception(v, KEEL_VEC_GP);
+		}
+		if (!stop.sig) {
+			why = KEEL_USER_EVENT;
+			p->fs[v->id] = p->gs[v->id] = ~KEEL_U64(0);
+			break;
+		}
+		store(v, p, s, &stop);
+		why = reason(v, &stop);
+	}
+	return why;
 }

@@ -1,15 +1,191 @@
 /* SPDX-License-Identifier: MIT */
-/* The cache of a user address space: VMAs of a process that is not K. */
+/*
+ * Guest user code on ring3: what K, the nursery N, the user processes U and their
+ * mappers M share (host/README.md, "ring3 user code").
+ *
+ * The arena is one file, made by K before it seals itself:
+ *
+ *	head                     K and N, read-write
+ *	pair 0: commands         K read-write, U and M read-only
+ *	        slot per vCPU    K and U read-write
+ *	pair 1: ...
+ *
+ * K maps all of it; a U has the part of its own pair, at addresses that are the same
+ * in every U. A slot is hand-off page, XSAVE area and signal stack of one U thread.
+ */
 #ifndef KEEL_RING3_K_USER_H
 #define KEEL_RING3_K_USER_H
 
-#include "../../monitor/monitor.h"
+#define U_ARENA_VA 0x7f0400000000 /* in K and N */
+#define U_ARENA_SPAN 0x10000000	  /* at least U_ARENA_SIZE; a power of two, for the filter */
+#define U_PAIR_VA 0x7f0500000000  /* in U and M: commands, then slots */
+#define U_PAIRS 256
+#define U_HEAD_SIZE 0x10000
+#define U_SLOT_SIZE 0x8000 /* a power of two: the stack pointer of a handler gives the slot */
+#define U_CMD_SIZE U_SLOT_SIZE
+#define U_PAIR_SIZE (U_CMD_SIZE + 16 * U_SLOT_SIZE)
+#define U_ARENA_SIZE (U_HEAD_SIZE + U_PAIRS * U_PAIR_SIZE)
+#define U_SLOT_VA (U_PAIR_VA + U_CMD_SIZE)
 
-/* mb_map() and its like, for address spaces other than the guest kernel's. */
+#define U_XSAVE_OFF 0x1000
+#define U_ALT_OFF 0x2000
+
+/* A descriptor for each vCPU, by which M says that a command is done. A multiple of 16, for the filter. */
+#define K_FD_DONE 16
+#define K_FD_ARENA 7 /* closed before K seals itself */
+
+#define U_SIG_KICK 10  /* SIGUSR1: hand over now */
+#define U_SIG_RESET 12 /* SIGUSR2: forget what you do, and sleep */
+
+/* No system call of user code has these as last arguments by chance; see filter.c. */
+#define U_MAGIC 0x6b65656c
+
+/* struct u_slot, for u_entry.S; asserted in k_user.c. */
+#define US_TURN 0
+#define US_K_ASLEEP 4
+#define US_U_ASLEEP 8
+#define US_KICK 12
+#define US_SPIN 16
+#define US_FLAGS 20
+#define US_SIG 24
+#define US_SELECTORS 28
+#define US_UC 32
+#define US_SI 40
+#define US_FS 48
+#define US_GS 56
+#define US_RFBM 64
+#define US_FP 72
+#define US_R8 80
+#define US_R9 88
+#define US_R10 96
+#define US_R11 104
+#define US_R12 112
+#define US_R13 120
+#define US_R14 128
+#define US_R15 136
+#define US_RDI 144
+#define US_RSI 152
+#define US_RBP 160
+#define US_RBX 168
+#define US_RDX 176
+#define US_RAX 184
+#define US_RCX 192
+#define US_IRET 200
+#define US_PROG 256
+#define US_ALT 272
+#define US_MASK 296
+#define US_M_PROG 304
+
+#define US_SET_FS 1   /* flags: the FS base is another than it was */
+#define US_SET_GS 2   /* the same of GS */
+#define US_FSGSBASE 4 /* the instructions may be used */
+
+/* struct u_cmd */
+#define UM_SEQ 0
+#define UM_N 4
+#define UM_SPIN 8
+#define UM_FD 16
+#define UM_DONE 24
+#define UM_FAILED 32
+#define UM_OPS 64
+#define UM_OP_SIZE 56
+
+#ifndef __ASSEMBLER__
+#include <stdint.h>
+
+struct u_slot {
+	uint32_t turn;	   /* 0 = K's; U's otherwise */
+	uint32_t k_asleep; /* set by K before it sleeps on turn */
+	uint32_t u_asleep; /* the same by U */
+	uint32_t kick;	   /* set by K: do not start user code */
+	uint32_t spin;	   /* rounds U spins before it sleeps */
+	uint32_t flags;
+	uint32_t sig;	    /* U: the signal that stopped user code, 0 = it did not start */
+	uint32_t selectors; /* U: FS and GS << 16 */
+	uint64_t uc, si;    /* U: where ucontext and siginfo are */
+	uint64_t fs, gs;
+	uint64_t rfbm; /* every component there is: what user code has no part in is reset, too */
+	uint64_t fp;   /* where its x87, vector and mask state is */
+	uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx;
+	struct {
+		uint64_t rip, cs, rflags, rsp, ss;
+	} iret;
+	uint64_t pad[2];
+	/* From here on only until the thread is sealed. */
+	struct {
+		uint64_t len, code;
+	} prog;
+	struct {
+		uint64_t sp;
+		uint64_t flags, size;
+	} alt;
+	uint64_t mask;
+	struct {
+		uint64_t len, code;
+	} m_prog;
+};
+
+struct u_op {
+	uint64_t nr, arg[6];
+};
+
+/* Read by M when seq moves. */
+struct u_cmd {
+	uint32_t seq;
+	uint32_t n;
+	uint32_t spin;
+	uint32_t reserved;
+	uint64_t fd;
+	uint64_t done, failed; /* what M writes to fd */
+	uint64_t pad[3];
+	struct u_op op[];
+};
+#define U_OPS ((U_CMD_SIZE - UM_OPS) / UM_OP_SIZE)
+
+enum u_state {
+	U_NONE,
+	U_WANTED, /* K: make it */
+	U_LIVE,	  /* U, when it is ready */
+	U_KILL,	  /* K: end it */
+	U_DEAD,	  /* N: it is gone */
+};
+
+struct u_head {
+	uint32_t seq; /* moves with every change of a state, by N and U */
+	uint32_t made;
+	uint32_t waiting[16]; /* by vCPU: pair + 1 whose M it waits for */
+	struct {
+		uint32_t state;
+		uint32_t u, m;	  /* process ids */
+		uint32_t tid[16]; /* of U's threads */
+	} pair[U_PAIRS];
+};
+
+static inline struct u_cmd *u_cmd(unsigned int pair)
+{
+	return (struct u_cmd *)(U_ARENA_VA + U_HEAD_SIZE + (uint64_t)pair * U_PAIR_SIZE);
+}
+
+static inline struct u_slot *u_slot(unsigned int pair, unsigned int vcpu)
+{
+	return (struct u_slot *)((uint8_t *)u_cmd(pair) + U_CMD_SIZE + vcpu * U_SLOT_SIZE);
+}
+
+struct mvcpu;
+struct as;
+
+/* k_user.c */
+long k_user_init(struct mvcpu *v, uint64_t minsig);
+void k_user_kicked(struct mvcpu *v);
+/* mb_map() and so on, of a space of user code. */
 void k_user_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
 		unsigned int flags);
 void k_user_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages);
 void k_user_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot);
 void k_user_settle(struct mvcpu *v, struct as *as);
+
+/* k_nursery.c. Fork N; before K gives up what that takes. Its process id, or a negative errno. */
+long k_nursery(void);
+#endif
 
 #endif

@@ -10,7 +10,10 @@
 #include "../../monitor/layout.h"
 
 #define K_TASK_END 0x7ffffffff000
-#define K_FILTER_OFF MON_BACKEND_OFF /* BPF program, from struct mon */
+#define K_FILTER_OFF MON_BACKEND_OFF /* BPF programs of K, N and M, from struct mon */
+#define K_N_FILTER_OFF (K_FILTER_OFF + 0x8000)
+#define K_M_FILTER_OFF (K_N_FILTER_OFF + 0x4000)
+#define K_M_FILTER_MAX 400 /* instructions; a slot has to hold them for a moment */
 
 /*
  * Spinning for the other side of a remote call: one round in so many is a sched_yield
@@ -36,9 +39,12 @@ struct k_config {
 	uint64_t address_space; /* RLIMIT_AS of the sealed process */
 	uint32_t filter_len;	/* BPF instructions at K_FILTER_OFF; 0 = not there yet, K waits on it */
 	uint32_t tgid;		/* K's own number, as it and its filter see it; before filter_len */
-	uint32_t spin;		/* rounds to spin for an answer before sleeping */
-	uint32_t yield;		/* 1: spin by sched_yield, there is only one core */
-	uint32_t bug;		/* KEEL_BUG number, test builds only */
+	uint32_t n_filter_len, m_filter_len;
+	uint32_t user;	    /* 1: guest user code may be run */
+	uint32_t user_spin; /* rounds to spin for a hand-over of user code */
+	uint32_t spin;	    /* rounds to spin for an answer before sleeping */
+	uint32_t yield;	    /* 1: spin by sched_yield, there is only one core */
+	uint32_t bug;	    /* KEEL_BUG number, test builds only */
 };
 
 /* mvcpu.backend[]: the only addresses the filter lets system calls point at. */
@@ -50,6 +56,8 @@ enum {
 	K_SLOT_DEADLINE = 8,  /* 2 words: futex timeout */
 	K_SLOT_FSGSBASE = 10, /* rdgsbase may be used */
 	K_SLOT_TID = 11,      /* of the vCPU's thread */
+	K_SLOT_DONE = 13,     /* 1 word: what M answers */
+	K_SLOT_USER = 14,     /* the slot of user code that runs, 0 = none */
 	K_SLOT_READY = 12,    /* its thread is set up: 1, or a negative errno */
 };
 
@@ -62,6 +70,7 @@ enum k_step {
 	K_STEP_LIMITS,
 	K_STEP_FILTER,
 	K_STEP_BOOT_MAP,
+	K_STEP_USER,
 };
 #endif
 

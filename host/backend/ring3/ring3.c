@@ -22,11 +22,13 @@
 #include "../../log.h"
 #include "../../seal.h"
 #include "../monmem.h"
+#include "k_user.h"
 #include "layout.h"
 #include "ring3.h"
 
 #define READY_TIMEOUT_S 10
 #define SPIN_ROUNDS 5000 /* 100 to 200 us of `pause`, by processor */
+#define USER_SPIN_ROUNDS 1500
 #define YIELD_ROUNDS 200 /* rounds of sched_yield on a machine of one core */
 
 /* Serves one vCPU's remote calls. */
@@ -90,12 +92,25 @@ static int build(struct ring3 *b)
 	c = config(b);
 	c->mon_size = b->mm.size;
 	/* Its own window twice, and RAM mapped four times over; more is refilled on demand. */
-	c->address_space = 2 * (b->mm.size + p->abi_size + (64 << 20)) + 5 * p->ram_size;
+	c->address_space = U_ARENA_SIZE + 2 * (b->mm.size + p->abi_size + (64 << 20)) + 5 * p->ram_size;
 	c->yield = one_core();
 	c->spin = c->yield ? YIELD_ROUNDS : SPIN_ROUNDS;
 #ifdef KEEL_BUGS
 	c->bug = getenv("KEEL_BUG") ? (uint32_t)atoi(getenv("KEEL_BUG")) : 0;
 #endif
+	c->user = 1;
+	c->user_spin = c->yield ? 0 : USER_SPIN_ROUNDS;
+	err = ring3_nursery_filter((struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_N_FILTER_OFF),
+				   (K_M_FILTER_OFF - K_N_FILTER_OFF) / sizeof(struct sock_filter));
+	c->n_filter_len = (uint32_t)err;
+	if (err >= 0)
+		err = ring3_mapper_filter(p, (struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_M_FILTER_OFF),
+					  K_M_FILTER_MAX);
+	c->m_filter_len = (uint32_t)err;
+	if (err < 0) {
+		host_say("ring3: building the system call filters: %s", strerror(-err));
+		return err;
+	}
 	return 0;
 }
 
@@ -106,8 +121,9 @@ static int hand_filter(struct ring3 *b)
 	int n;
 
 	c->tgid = b->k.layers >> LAYER_PID_NS & 1 ? 1 : (uint32_t)b->k.pid;
-	n = ring3_filter(b->p, c->tgid, (struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_FILTER_OFF),
-			 (MON_DYNAMIC_OFF - K_FILTER_OFF) / sizeof(struct sock_filter));
+	n = ring3_filter(b->p, c->tgid, c->tgid == 1,
+			 (struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_FILTER_OFF),
+			 (K_N_FILTER_OFF - K_FILTER_OFF) / sizeof(struct sock_filter));
 	if (n < 0) {
 		host_say("ring3: building the system call filter: %s", strerror(-n));
 		return n;
@@ -126,6 +142,7 @@ static const char *const step_names[] = {
 	[K_STEP_THREADS] = "threads",
 	[K_STEP_LIMITS] = "limits",
 	[K_STEP_FILTER] = "the system call filter",
+	[K_STEP_USER] = "processes for user code",
 	[K_STEP_BOOT_MAP] = "the image's first mappings",
 };
 

@@ -11,7 +11,9 @@
 
 struct sock_filter;
 
-int ring3_filter(const struct partition *p, uint32_t tgid, struct sock_filter *prog, unsigned int max);
+int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct sock_filter *prog, unsigned int max);
+int ring3_nursery_filter(struct sock_filter *prog, unsigned int max);
+int ring3_mapper_filter(const struct partition *p, struct sock_filter *prog, unsigned int max);
 
 /*
  * The filter K is born with, which V has no part in: the calls it ever makes,

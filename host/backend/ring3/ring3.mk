@@ -5,7 +5,7 @@
 K_CFLAGS = -std=gnu11 -O2 -g -Wall -Wextra -Werror -ffreestanding -fpie -fvisibility=hidden -mgeneral-regs-only \
 	-fno-stack-protector -fno-strict-aliasing -fcf-protection=none -fno-asynchronous-unwind-tables \
 	-ffile-prefix-map=$(CURDIR)/= -Iabi -Iabi/include -Ilibhypercall/include -MMD -MP $(if $(KEEL_BUGS),-DKEEL_BUGS)
-K_OBJS := $(addprefix $(O)/host/k/,gate.o core.o as.o mmu.o space.o user.o trap.o event.o k_entry.o k_main.o k_smp.o k_user.o hc_event.o hc_clock.o hc_mem.o)
+K_OBJS := $(addprefix $(O)/host/k/,gate.o core.o as.o mmu.o space.o user.o trap.o event.o k_entry.o k_main.o k_smp.o k_user.o k_nursery.o u_entry.o hc_event.o hc_clock.o hc_mem.o)
 
 $(O)/host/k/%.o: host/monitor/%.c
 	@mkdir -p $(@D)
