@@ -10,7 +10,7 @@ CONF_IMAGES := $(CONF_GROUPS:%=$(CONF_O)/%.elf)
 CONF_RUN = $(O)/keel-conform --adapter $(CONF)/adapters/keel --jobs 2
 
 ALL += $(O)/keel-conform $(CONF_IMAGES) $(CONF_O)/image/made $(CONF_O)/manifest.csv $(CONF_O)/hostile.elf \
-	$(CONF_O)/hostile-kvm.elf
+	$(CONF_O)/hostile-kvm.elf $(CONF_O)/hostile-user.elf
 
 $(O)/keel-conform: $(CONF)/runner.c
 	$(Q)mkdir -p $(@D)
@@ -50,7 +50,7 @@ CONF_LINK = $(LD) -nostdlib -static $(CONF_LDFLAGS) -T $(CONF)/guest/image.ld --
 
 # Those with address spaces, user code and other vCPUs.
 CONF_KU := $(addprefix $(CONF_O)/obj/,kt_user.o kt_vcpu.o)
-$(addprefix $(CONF_O)/,as.elf user.elf smp.elf hostile.elf): $(CONF_KU)
+$(addprefix $(CONF_O)/,as.elf user.elf smp.elf hostile-user.elf): $(CONF_KU)
 
 $(CONF_O)/%.elf: $(CONF_PV) $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
 	$(Q)$(CONF_LINK)
@@ -84,7 +84,7 @@ $(CONF_O)/diff.elf: $(CONF_PV) $(addprefix $(CONF_O)/obj/diff-,guest.o ops.o pro
 	$(Q)$(LD) -nostdlib -static -T $(CONF)/guest/image.ld --build-id=none -z max-page-size=4096 -z noexecstack \
 		-o $@ $(filter %.o,$^)
 
-.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_KU) $(CONF_O)/obj/hostile.o $(CONF_O)/obj/hostile-kvm.o
+.SECONDARY: $(CONF_GROUPS:%=$(CONF_O)/obj/%.o) $(CONF_PV) $(CONF_HVM) $(CONF_KU) $(addprefix $(CONF_O)/obj/hostile,.o -kvm.o -user.o)
 -include $(wildcard $(CONF_O)/obj/*.d)
 
 CHECK_STAGES += conform conform-kvm mutants hostile hostile-kvm

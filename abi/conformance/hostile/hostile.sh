@@ -6,6 +6,7 @@
 # one host's walls, not about the ABI.
 : "${out:?}" "${tmp:?}" "${rounds:?}"
 hostile_flags=
+hostile_image=hostile
 
 # hostile_guest EXITS ID ARGS - run one; it must end with one of EXITS, let nothing through, say one line first.
 hostile_guest()
@@ -14,7 +15,7 @@ hostile_guest()
 	shift 2
 	# shellcheck disable=SC2086 # several words
 	timeout -k 5 60 "$KEEL" run --backend ring3 --core none $hostile_flags --cmdline "test=$id $*" \
-		"$out/conformance/hostile.elf" >"$tmp/out" 2>"$tmp/err" </dev/null
+		"$out/conformance/$hostile_image.elf" >"$tmp/out" 2>"$tmp/err" </dev/null
 	code=$?
 	case " $want " in
 	*" $code "*) ;;
@@ -325,12 +326,72 @@ leaks()
 	return "$failed"
 }
 
+# Guest user code that means harm: its kernel says at the end that nothing else was harmed.
+user_guest()
+{
+	hostile_image=hostile-user
+	hostile_guest 0 "$@"
+	status=$?
+	hostile_image=hostile
+	[ "$status" = 0 ] || return 1
+	grep -a '^KT note' "$tmp/out" | sed 's/^KT note/#/' >&2
+	grep -qax 'KT pass' "$tmp/out" || { tail -n 3 "$tmp/out"; return 1; }
+}
+
+# The same with so many vCPUs: its threads write over what the others use.
+user_threads()
+{
+	hostile_flags="--vcpus 3"
+	user_guest HOSTILE-105 "$@"
+	status=$?
+	hostile_flags=
+	return "$status"
+}
+
+# seen PID: descriptors, files mapped and kinds of processes of a running host. Memory of its own comes and goes.
+seen()
+{
+	find "/proc/$1/fd" -type l -printf '%f %l\n' | sort -n
+	awk '$6 != "" { print $2, $6 }' "/proc/$1/maps" | sort
+	for p in $(below "$1"); do
+		cat "/proc/$p/comm"
+	done | sort -u
+}
+
+# The host from outside, before and after all that user code can do.
+user_outside()
+{
+	"$KEEL" run --backend ring3 --core none --cmdline test=HOSTILE-110 "$out/conformance/hostile-user.elf" >"$tmp/out" 2>"$tmp/err" </dev/null &
+	pid=$!
+	for when in before after; do
+		tries=0
+		while ! grep -qax "KT note $when" "$tmp/out"; do
+			tries=$((tries + 1))
+			[ "$tries" -lt 600 ] && kill -0 "$pid" 2>/dev/null || {
+				echo "the guest does not come to '$when'"
+				tail -n 3 "$tmp/out" "$tmp/err"
+				kill -9 "$pid" 2>/dev/null
+				return 1
+			}
+			sleep 0.1
+		done
+		seen "$pid" >"$tmp/$when"
+	done
+	wait "$pid"
+	code=$?
+	[ "$code" = 0 ] && grep -qax 'KT pass' "$tmp/out" && [ -s "$tmp/before" ] && diff "$tmp/before" "$tmp/after" || {
+		echo "ended with $code"
+		grep -a '^KT fail' "$tmp/out"
+		return 1
+	}
+}
+
 hostile()
 {
 	step=8
 	[ "$rounds" -lt 1000 ] || step=1
 	echo "KTAP version 1"
-	echo "1..21"
+	echo "1..29"
 	gate "K from outside: sealed, alone, with three descriptors" outside
 	gate "K ends when its host is killed" host_killed
 	gate "a call that is permitted would be noticed" noticed
@@ -351,6 +412,14 @@ hostile()
 	gate "console flood: the host's memory stays flat" host_memory 20000 HOSTILE-014
 	gate "console ring flood" hostile_guest 0 HOSTILE-015
 	gate "garbage in what the monitor shares with the host" scribbles "$((rounds / 5))"
+	gate "user code: every attack is its kernel's system call" user_guest HOSTILE-101
+	gate "user code: jumps to the host's system call instructions" user_guest HOSTILE-102
+	gate "user code: jumps anywhere in the host's window" user_guest HOSTILE-103 "rounds=$((rounds * 20))"
+	gate "user code: garbage over what it can write there" user_guest HOSTILE-104 "rounds=$((rounds * 8))"
+	gate "user code: garbage over the frames of its other threads" user_threads "rounds=$((rounds * 8))"
+	gate "user code: it cannot put off its preemption" user_guest HOSTILE-106 "rounds=$rounds"
+	gate "user code: many spaces whose way of running it destroyed" user_guest HOSTILE-107 "rounds=$((rounds / 5))"
+	gate "user code: the host from outside, before and after" user_outside
 	gate "a guest that spins ends in time, and nothing is left after $rounds runs" spins_and_leaks
 }
 
