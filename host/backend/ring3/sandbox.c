@@ -332,9 +332,13 @@ static int k_program(void)
 
 static void kill_child(void)
 {
+	pid_t pid;
+
 	kill(k.pid, SIGKILL);
-	while (waitpid(k.pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	/* Threads look() traced are ours to wait for, too, and the process is not dead before them. */
+	do
+		pid = waitpid(-1, NULL, __WALL);
+	while (pid != k.pid && (pid >= 0 || errno == EINTR));
 	close(k.pidfd);
 	k.pid = 0;
 }
