@@ -66,6 +66,11 @@ static void set_state(struct ring3 *b, uint32_t state)
 	futex(&b->state, FUTEX_WAKE, INT32_MAX, NULL);
 }
 
+static uint32_t get_state(struct ring3 *b)
+{
+	return __atomic_load_n(&b->state, __ATOMIC_SEQ_CST);
+}
+
 /* Building K's memory */
 
 static bool one_core(void)
@@ -158,13 +163,13 @@ static bool serve(struct ring3 *b, unsigned int vcpu, struct mon_remote *r)
 	case MONMEM_ANSWERED:
 		break;
 	case MONMEM_OTHERS:
-		if (id != MON_REMOTE_READY || vcpu || b->state != STARTING)
+		if (id != MON_REMOTE_READY || vcpu || get_state(b) != STARTING)
 			break;
 		b->ready_err = (int64_t)arg[0];
 		b->ready_step = (uint32_t)arg[1];
 		set_state(b, READY);
 		/* Its first instruction waits for start(). */
-		while (__atomic_load_n(&b->state, __ATOMIC_SEQ_CST) == READY)
+		while (get_state(b) == READY)
 			futex(&b->state, FUTEX_WAIT, READY, NULL);
 		monmem_answer(&b->mm, vcpu, KEEL_OK, 0);
 		break;
@@ -193,7 +198,7 @@ static void *server(void *arg)
 			/* Not asked of turn: the guest may have made its next call by now. Wait for stop() then. */
 			if (!answered) {
 				while (!__atomic_load_n(&b->stopping, __ATOMIC_SEQ_CST))
-					futex(&b->state, FUTEX_WAIT, b->state, NULL);
+					futex(&b->state, FUTEX_WAIT, get_state(b), NULL);
 				break;
 			}
 			continue;
@@ -275,10 +280,10 @@ static int wait_ready(struct ring3 *b)
 {
 	const struct timespec left = { READY_TIMEOUT_S, 0 };
 
-	while (__atomic_load_n(&b->state, __ATOMIC_SEQ_CST) == STARTING)
+	while (get_state(b) == STARTING)
 		if (futex(&b->state, FUTEX_WAIT, STARTING, &left) && errno == ETIMEDOUT)
 			return -ETIMEDOUT;
-	return __atomic_load_n(&b->state, __ATOMIC_SEQ_CST) == READY ? 0 : -ECHILD;
+	return get_state(b) == READY ? 0 : -ECHILD;
 }
 
 static bool layers_ok(struct ring3 *b)
