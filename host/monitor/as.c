@@ -90,15 +90,30 @@ static uint64_t *table_new(struct mon *m, struct as *as)
 static void table_put(struct mon *m, struct as *as, uint64_t *table)
 {
 	mon_lock(&m->arena_lock);
-	put_on(m, &m->table_free, table_index(m, table));
+	put_on(m, m->tables_walked ? &as->table_limbo : &m->table_free, table_index(m, table));
 	m->tables--;
 	as->tables--;
-	m->tables_put++;
+	mon_unlock(&m->arena_lock);
+}
+
+/*
+ * Where a processor walks the tree it may remember the way to a table for a while after
+ * it was taken out. As another one it would be walked for the old addresses, and what is
+ * in it taken for leaves, which user code could then write. So it waits in limbo.
+ */
+void as_settled(struct mon *m, struct as *as)
+{
+	if (!as->table_limbo)
+		return;
+	mon_lock(&m->arena_lock);
+	while (as->table_limbo)
+		put_on(m, &m->table_free, take_from(m, &as->table_limbo));
 	mon_unlock(&m->arena_lock);
 }
 
 void as_drop(struct mon *m, struct as *as)
 {
+	as_settled(m, as);
 	mon_lock(&m->arena_lock);
 	for (unsigned int i = 0; i < KEEL_VA_END >> 39; i++)
 		if (as->root[i])
@@ -107,7 +122,6 @@ void as_drop(struct mon *m, struct as *as)
 		as->root[i] = 0;
 	put_on(m, &m->table_free, table_index(m, as->root));
 	m->tables -= as->tables;
-	m->tables_put++;
 	mon_unlock(&m->arena_lock);
 	as->root = NULL;
 	as->tables = 0;

@@ -37,6 +37,13 @@ static void pend_flush(struct pend *p)
 	p->op = 0;
 }
 
+/* The end of a batch: what it took is out of everyone's reach. */
+static void settle(struct mvcpu *v, struct as *as)
+{
+	mb_settle(v, as);
+	as_settled(v->mon, as);
+}
+
 static void pend_add(struct pend *p, uint32_t op, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
 		     unsigned int flags)
 {
@@ -165,6 +172,25 @@ static int64_t apply(struct pend *p, const struct keel_mmu_record *r, uint64_t b
 	}
 }
 
+/* The same; when tables run out, those that wait for the space to settle come to use. */
+static int64_t apply_all(struct pend *p, const struct keel_mmu_record *r, uint64_t budget, uint64_t *done)
+{
+	struct keel_mmu_record rest = *r;
+	int64_t status = apply(p, r, budget, done);
+	uint64_t more;
+
+	if (KEEL_STATUS_CODE(status) != KEEL_E_NOMEM || !p->as->table_limbo)
+		return status;
+	pend_flush(p);
+	settle(p->v, p->as);
+	rest.va += *done * KEEL_PAGE_SIZE;
+	rest.gpa += *done * KEEL_PAGE_SIZE;
+	rest.len -= *done * KEEL_PAGE_SIZE;
+	status = apply(p, &rest, budget - *done, &more);
+	*done += more;
+	return status;
+}
+
 /**
  * execute - work off copied records within the work bound
  * @v: the vCPU
@@ -177,7 +203,6 @@ static int64_t execute(struct mvcpu *v, struct as *as, const struct keel_mmu_rec
 {
 	struct pend p = { .v = v, .as = as };
 	uint64_t budget = MON_MMU_PAGES, i, part = 0;
-	const uint32_t tables_put = v->mon->tables_put;
 	int64_t status = KEEL_OK;
 
 	for (i = 0; i < n && budget; i++) {
@@ -185,7 +210,7 @@ static int64_t execute(struct mvcpu *v, struct as *as, const struct keel_mmu_rec
 
 		status = check(v->mon, &rec[i]);
 		if (status == KEEL_OK)
-			status = apply(&p, &rec[i], budget, &done);
+			status = apply_all(&p, &rec[i], budget, &done);
 		budget -= done;
 		if (status != KEEL_OK || done < rec[i].len / KEEL_PAGE_SIZE) {
 			part = done;
@@ -193,9 +218,7 @@ static int64_t execute(struct mvcpu *v, struct as *as, const struct keel_mmu_rec
 		}
 	}
 	pend_flush(&p);
-	mb_settle(v, as);
-	if (v->mon->tables_put != tables_put)
-		mb_tables_freed(v);
+	settle(v, as);
 	mon_work(v, MON_CALL_mmu_batch, MON_MMU_PAGES - budget);
 	*value = (KEEL_BUG(12) && i && v->mon->frozen ? i - 1 : i) | part << 32;
 	return status;
@@ -307,7 +330,7 @@ static bool fault(struct mvcpu *v, struct as *as, uint64_t va, bool write, bool 
 	} else {
 		mb_map(v, as, at, n, pte & PTE_ADDR, pte_cache_prot(pte), MB_REPLACED);
 	}
-	mb_settle(v, as);
+	settle(v, as);
 	return true;
 }
 
@@ -377,7 +400,7 @@ static mret harvest_flags(struct mvcpu *v, struct as *as, enum mon_call call, co
 		}
 	}
 	pend_flush(&p);
-	mb_settle(v, as);
+	settle(v, as);
 	mon_work(v, call, pages);
 	return MRET(status, pages);
 }

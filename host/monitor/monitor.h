@@ -196,11 +196,12 @@ enum as_state {
 /* An address space; as.c keeps its tree, space.c its life. All under `lock` but what says otherwise. */
 struct as {
 	uint64_t *root;
-	uint64_t tracked; /* pages under HARVEST */
-	bool counted;	  /* in mon.tracking, for it has some */
-	uint64_t pages;	  /* mapped */
-	uint32_t tables;  /* of the arena */
-	uint32_t index;	  /* 0 = the guest kernel's */
+	uint64_t tracked;     /* pages under HARVEST */
+	bool counted;	      /* in mon.tracking, for it has some */
+	uint64_t pages;	      /* mapped */
+	uint32_t tables;      /* of the arena */
+	uint32_t table_limbo; /* given back, and perhaps in some TLB: head of their list + 1 */
+	uint32_t index;	      /* 0 = the guest kernel's */
 	struct mon_lock lock;
 	uint32_t state;	  /* enum as_state; from and to FREE under mon.spaces_lock */
 	uint32_t gen;	  /* of its handle */
@@ -241,7 +242,7 @@ struct mon {
 	uint32_t table_dead[3]; /* heads of the lists of whole subtrees given up, by level, + 1; see table_new() */
 	uint32_t table_used;	/* tables ever handed out */
 	uint32_t tables;	/* tables in use */
-	uint32_t tables_put;	/* times one was given back; see mb_tables_freed() */
+	bool tables_walked;	/* processors walk them: one given back is used again when its space has settled */
 	uint64_t ram_base;	/* what an entry holds of GPA 0: where the backend's address translation puts it */
 	uint64_t arena_base;	/* what an entry holds of the arena's first table */
 	uint8_t *hostlog;	/* one bit per RAM page the monitor wrote while pages are tracked */
@@ -398,6 +399,8 @@ uint64_t mon_now(struct mvcpu *v);
 #define PTE_NX (KEEL_U64(1) << 63)
 #define PTE_ADDR KEEL_U64(0x000ffffffffff000)
 
+/* mb_settle() is done: tables given back can be used again. */
+void as_settled(struct mon *m, struct as *as);
 bool as_init(struct mon *m, struct as *as); /* false: no table left */
 void as_drop(struct mon *m, struct as *as); /* give up the whole tree, in one step whatever its size */
 /* Copy up to `max` mapped pages' entries from *va on, tracking aside; *va moves. False: no table left. */
@@ -465,7 +468,6 @@ void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_
 void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages);
 void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot);
 void mb_settle(struct mvcpu *v, struct as *as);
-void mb_tables_freed(struct mvcpu *v); /* before a table given back can be walked as another one */
 
 /* A new address space's cache is empty; false: the backend has no room for one. Its lock is held or nobody knows it. */
 bool mb_as_create(struct mvcpu *v, struct as *as);

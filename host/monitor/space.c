@@ -115,7 +115,6 @@ static void space_free(struct mvcpu *v, struct as *as)
 {
 	mb_as_destroy(v, as);
 	as_drop(v->mon, as);
-	mb_tables_freed(v);
 	count_tracking(v->mon, as, false);
 	/* Bit 63 of a handle stays clear. */
 	if (!KEEL_BUG(32))
@@ -172,6 +171,7 @@ static mret clone_step(struct mvcpu *v, struct as *as)
 	ok = as->copy_flags & KEEL_AS_CLONE_SHARE || write_protect(v, as, as->copy_at, KEEL_VA_END, MON_CLONE_PAGES);
 	ok = ok && as_copy(v->mon, to, as, &as->copy_at, MON_CLONE_PAGES);
 	mb_settle(v, as);
+	as_settled(v->mon, as);
 	if (!ok) {
 		as->copy = NULL;
 		space_free(v, to);

@@ -467,12 +467,6 @@ void mb_settle(struct mvcpu *v, struct as *as)
 		k_user_settle(v, as);
 }
 
-/* Nothing walks the tree but the monitor. */
-void mb_tables_freed(struct mvcpu *v)
-{
-	(void)v;
-}
-
 bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 {
 	(void)v;
