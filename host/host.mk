@@ -162,6 +162,19 @@ CHECK_PROGRAMS += $(O)/host/tests/step $(O)/host/tests/step.elf
 check-step: $(O)/host/tests/step $(O)/host/tests/step.elf $(O)/keel
 	$(Q)$(O)/host/tests/step $(O)/keel $(O)/host/tests/step.elf
 
+# vCPUs against each other, from inside.
+$(O)/host/tests/vcpus.elf: host/tests/vcpus_guest.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
+-include $(O)/host/tests/vcpus.d
+
+CHECK_STAGES += vcpus
+CHECK_SECONDS_vcpus := 240
+CHECK_PROGRAMS += $(O)/host/tests/vcpus.elf
+.PHONY: check-vcpus
+check-vcpus: $(O)/host/tests/vcpus.elf $(O)/keel
+	$(Q)host/tests/vcpus.sh $(O)/keel $(O)/host/tests/vcpus.elf ring3 1000
+
 # Kernels that own their hardware, from outside.
 $(O)/host/tests/hvm: $(O)/host/tests/hvm.o
 	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^

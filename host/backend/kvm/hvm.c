@@ -143,7 +143,7 @@ static const struct ports {
 
 static enum kvm_next on_io(struct hvm *h)
 {
-	struct kvm_run *run = h->k->run;
+	struct kvm_run *run = h->cpu->run;
 	uint8_t *data = (uint8_t *)run + run->io.data_offset;
 	const bool out = run->io.direction == KVM_EXIT_IO_OUT;
 	const struct ports *p = ports, *end = ports + sizeof(ports) / sizeof(ports[0]);
@@ -168,7 +168,7 @@ static enum kvm_next on_io(struct hvm *h)
 
 static enum kvm_next on_mmio(struct hvm *h)
 {
-	struct kvm_run *run = h->k->run;
+	struct kvm_run *run = h->cpu->run;
 
 	if (!run->mmio.is_write)
 		memset(run->mmio.data, 0xff, sizeof(run->mmio.data));
@@ -179,14 +179,14 @@ static enum kvm_next on_rdmsr(struct hvm *h)
 {
 	uint64_t value = 0;
 
-	h->k->run->msr.error = !hvm_rdmsr(h, h->k->run->msr.index, &value);
-	h->k->run->msr.data = value;
+	h->cpu->run->msr.error = !hvm_rdmsr(h, h->cpu->run->msr.index, &value);
+	h->cpu->run->msr.data = value;
 	return KVM_NEXT_RUN;
 }
 
 static enum kvm_next on_wrmsr(struct hvm *h)
 {
-	h->k->run->msr.error = !hvm_wrmsr(h, h->k->run->msr.index, h->k->run->msr.data);
+	h->cpu->run->msr.error = !hvm_wrmsr(h, h->cpu->run->msr.index, h->cpu->run->msr.data);
 	return KVM_NEXT_RUN;
 }
 
@@ -200,15 +200,15 @@ static const struct {
 	{ KVM_EXIT_X86_WRMSR, on_wrmsr },
 };
 
-static enum kvm_next hvm_exit(struct kvm *k)
+static enum kvm_next hvm_exit(struct kvm_vcpu *c)
 {
-	struct hvm *h = k->own;
+	struct hvm *h = c->k->own;
 
-	h->last = k->run->s.regs.regs;
+	h->last = c->run->s.regs.regs;
 	for (size_t i = 0; i < sizeof(exits) / sizeof(exits[0]); i++)
-		if (exits[i].reason == k->run->exit_reason)
+		if (exits[i].reason == c->run->exit_reason)
 			return exits[i].handle(h);
-	return kvm_crash(k, "unexpected exit %u of the virtual machine", k->run->exit_reason);
+	return kvm_crash(c, "unexpected exit %u of the virtual machine", c->run->exit_reason);
 }
 
 /* Processor features */
@@ -292,14 +292,14 @@ static int set_registers(struct hvm *h)
 
 	code.selector = 0x08;
 	code.type = 11;
-	if (ioctl(h->k->vcpu_fd, KVM_GET_SREGS, &s))
+	if (ioctl(h->cpu->fd, KVM_GET_SREGS, &s))
 		return -errno;
 	s.cs = code;
 	s.ds = s.es = s.fs = s.gs = s.ss = data;
 	s.tr = task;
 	s.cr0 = 0x11; /* PE ET */
 	s.cr3 = s.cr4 = s.efer = 0;
-	if (ioctl(h->k->vcpu_fd, KVM_SET_SREGS, &s) || ioctl(h->k->vcpu_fd, KVM_SET_REGS, &r))
+	if (ioctl(h->cpu->fd, KVM_SET_SREGS, &s) || ioctl(h->cpu->fd, KVM_SET_REGS, &r))
 		return -errno;
 	return 0;
 }
@@ -320,7 +320,7 @@ static int set_msrs(struct hvm *h)
 	mtrr->nmsrs = 1;
 	mtrr->entries[0] = (struct kvm_msr_entry){ .index = MSR_MTRR_DEFAULT, .data = MTRR_ENABLED_WRITE_BACK };
 	/* Without firmware nobody else enables them; Linux then does without PAT. Not every KVM has them. */
-	if (ioctl(h->k->vcpu_fd, KVM_SET_MSRS, mtrr) != 1)
+	if (ioctl(h->cpu->fd, KVM_SET_MSRS, mtrr) != 1)
 		host_verbose("kvm: memory types stay as they are");
 	if (ioctl(h->k->vm_fd, KVM_ENABLE_CAP, &cap) || ioctl(h->k->vm_fd, KVM_X86_SET_MSR_FILTER, &filter))
 		return -errno;
@@ -336,6 +336,7 @@ static int hvm_create(struct kvm *k)
 	if (!h)
 		return -ENOMEM;
 	h->k = k;
+	h->cpu = &k->vcpu[0];
 	k->own = h;
 	h->pm[HVM_PM_CONTROL] = PM_SCI_ENABLED;
 	serial_init(&h->serial, &serial_ops, h);
@@ -349,7 +350,7 @@ static int hvm_create(struct kvm *k)
 		err = set_registers(h);
 	if (err)
 		host_say("kvm: making the machine: %s", strerror(-err));
-	k->run->kvm_valid_regs = KVM_SYNC_X86_REGS; /* hypercalls are answered in them */
+	h->cpu->run->kvm_valid_regs = KVM_SYNC_X86_REGS; /* hypercalls are answered in them */
 	return err;
 }
 
@@ -367,16 +368,18 @@ static void hvm_destroy(struct kvm *k)
 	k->own = NULL;
 }
 
-static void hvm_kick(struct kvm *k)
+static void hvm_kick(struct kvm *k, unsigned int vcpu)
 {
+	(void)vcpu;
 	hvm_upcall(k->own);
 }
 
 /* What a kernel knows as the button that asks for its state. Not by KVM_NMI, which waits for the vCPU to come out. */
-static void hvm_dump(struct kvm *k)
+static void hvm_dump(struct kvm *k, unsigned int vcpu)
 {
 	struct kvm_msi msi = { .address_lo = HVM_LAPIC, .data = MSI_NMI };
 
+	(void)vcpu;
 	ioctl(k->vm_fd, KVM_SIGNAL_MSI, &msi);
 }
 
@@ -389,12 +392,12 @@ static bool hvm_next_mapping(struct kvm *k, uint64_t va, struct mapping *m)
 	return true;
 }
 
-static bool hvm_snapshot(struct kvm *k, struct crash_info *c)
+static bool hvm_snapshot(struct kvm *k, unsigned int vcpu, struct crash_info *c)
 {
 	struct hvm *h = k->own;
 
-	monmem_snapshot(&h->mm, 0, c);
-	c->have_regs = kvm_registers(k, &c->regs);
+	monmem_snapshot(&h->mm, vcpu, c);
+	c->have_regs = kvm_registers(h->cpu, &c->regs);
 	if (!c->have_regs && h->last.rip) {
 		/* A processor that kept nothing of a triple fault: where it was last seen. */
 		kvm_frame(&h->last, &c->regs);
@@ -418,6 +421,7 @@ static unsigned int hvm_counters(struct kvm *k, struct keel_stats_entry *e, unsi
 
 const struct kvm_flavour kvm_hvm = {
 	.full_irqchip = true,
+	.max_vcpus = 1,
 	.cpuid = hvm_cpuid,
 	.create = hvm_create,
 	.exit = hvm_exit,

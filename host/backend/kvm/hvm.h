@@ -25,6 +25,7 @@
 
 struct hvm {
 	struct kvm *k;
+	struct kvm_vcpu *cpu;
 	struct serial serial;
 	uint8_t pm[6];	      /* PM1a block */
 	struct kvm_regs last; /* at the last exit to this process */
@@ -43,7 +44,7 @@ struct hvm {
 /* hvm_call.c */
 int hvm_call_create(struct hvm *h);
 void hvm_call_destroy(struct hvm *h);
-/* The guest wrote to the gate's port: registers are in k->run. */
+/* The guest wrote to the gate's port: registers are in cpu->run. */
 enum kvm_next hvm_call(struct hvm *h);
 /* MSRs from KEEL_MSR_GATE on; false: #GP. */
 bool hvm_rdmsr(struct hvm *h, uint32_t msr, uint64_t *value);

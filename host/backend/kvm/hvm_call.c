@@ -98,7 +98,7 @@ static void tell(struct hvm *h, bool before)
 
 enum kvm_next hvm_call(struct hvm *h)
 {
-	struct kvm_regs *r = &h->k->run->s.regs.regs;
+	struct kvm_regs *r = &h->cpu->run->s.regs.regs;
 	struct mvcpu *v = vcpu0(h);
 	struct mon_trace *t;
 	bool before;
@@ -120,7 +120,7 @@ enum kvm_next hvm_call(struct hvm *h)
 		v->calls_made += MON_TRACE_SIZE;
 		r->rax = (uint64_t)ret.status;
 		r->rdx = ret.value;
-		h->k->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
+		h->cpu->run->kvm_dirty_regs |= KVM_SYNC_X86_REGS;
 	}
 	pthread_mutex_unlock(&h->lock);
 	return h->ended ? KVM_NEXT_END : KVM_NEXT_RUN;
@@ -312,11 +312,6 @@ void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
 	(void)v, (void)as, (void)va, (void)pages, (void)prot;
-}
-
-void mb_tables_freed(struct mvcpu *v)
-{
-	(void)v;
 }
 
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)

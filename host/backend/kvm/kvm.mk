@@ -3,7 +3,7 @@
 
 PV_CFLAGS = $(K_CFLAGS) -mno-red-zone
 PV_OBJS := $(addprefix $(O)/host/pv/,gate.o core.o as.o mmu.o space.o user.o trap.o event.o pv_entry.o pv_main.o \
-	pv_user.o pv_switch.o hc_event.o hc_clock.o hc_mem.o)
+	pv_tlb.o pv_user.o pv_switch.o hc_event.o hc_clock.o hc_mem.o)
 
 $(O)/host/pv/%.o: host/monitor/%.c
 	@mkdir -p $(@D)

@@ -33,6 +33,7 @@ static const uint32_t process_ioctls[] = {
 	KVM_GET_SREGS,
 	KVM_SET_SREGS,
 	KVM_SET_FPU,
+	KVM_SET_MP_STATE,
 	KVM_SET_MSRS, /* from here on for HVM */
 	KVM_X86_SET_MSR_FILTER,
 	KVM_IRQ_LINE,

@@ -25,8 +25,7 @@ extern const char kvm_pv_image[], kvm_pv_image_end[];
 
 #define LARGE (UINT64_C(2) << 20)
 #define GIB (UINT64_C(1) << 30)
-#define KICK_GSI 0
-#define MSI_ADDRESS 0xfee00000u /* to LAPIC 0, fixed */
+#define MSI_ADDRESS(id) (0xfee00000u | (id) << 12) /* to this LAPIC, fixed */
 
 /* Page-table entries of the window. Everything in it is global: it is the same in every address space. */
 #define PTE_G UINT64_C(0x100)
@@ -58,8 +57,8 @@ struct pv {
 	struct monmem mm;
 	uint8_t *text;
 	uint64_t text_size;
-	uint64_t tables_off; /* the window's tables, in the monitor's memory */
-	int kick_fd;
+	uint64_t tables_off;	      /* the window's tables, in the monitor's memory */
+	int kick_fd[PARTITION_VCPUS]; /* GSI n kicks vCPU n */
 };
 
 static struct pv *pv_of(struct kvm *k)
@@ -128,22 +127,28 @@ static void build_window(struct pv *pv)
 	map_large(pv, T_RAM_DIR, MON_RAM_VA, PV_RAM_GPA, p->ram_size, W_WRITE);
 }
 
+_Static_assert(PV_GDT_OFF + PV_TR(PARTITION_VCPUS) <= PV_TSS_OFF(0) && PV_TSS_OFF(PARTITION_VCPUS) <= PV_IDT_OFF,
+	       "pv.h");
+
 /* Descriptor tables, behind the monitor's text and as read-only: accessed and busy bits are set already. */
 static void build_descriptors(struct pv *pv)
 {
 	uint8_t *at = pv->text + pv->text_size - PV_TABLES_SIZE;
 	const uint64_t va = MON_GATE_VA + pv->text_size - PV_TABLES_SIZE;
 	uint64_t *gdt = (uint64_t *)(at + PV_GDT_OFF), *idt = (uint64_t *)(at + PV_IDT_OFF);
-	const uint64_t tss = va + PV_TSS_OFF, ist = MON_VCPU_VA + PV_IST_TOP;
 
 	gdt[PV_CS / 8] = 0x00af9b000000ffff; /* 64-bit code, CPL 0 */
 	gdt[PV_SS / 8] = 0x00cf93000000ffff;
 	gdt[PV_USER_SS / 8] = 0x00cff3000000ffff;
 	gdt[PV_USER_CS / 8] = 0x00affb000000ffff; /* 64-bit code, CPL 3; there is none of 32 bits */
-	gdt[PV_TR / 8] = 0x00008b0000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
-	gdt[PV_TR / 8 + 1] = tss >> 32;
-	memcpy(at + PV_TSS_OFF + 36, &ist, sizeof(ist));      /* IST 1 */
-	memcpy(at + PV_TSS_OFF + 102, &(uint16_t){ 104 }, 2); /* no I/O bitmap */
+	for (unsigned int n = 0; n < pv->mm.p->vcpus; n++) {
+		const uint64_t tss = va + PV_TSS_OFF(n), ist = MON_VCPU_VA + n * MON_BLOCK_SIZE + PV_IST_TOP;
+
+		gdt[PV_TR(n) / 8] = 0x00008b0000000067 | (tss & 0xffffff) << 16 | (tss >> 24 & 0xff) << 56;
+		gdt[PV_TR(n) / 8 + 1] = tss >> 32;
+		memcpy(at + PV_TSS_OFF(n) + 36, &ist, sizeof(ist));	 /* IST 1 */
+		memcpy(at + PV_TSS_OFF(n) + 102, &(uint16_t){ 104 }, 2); /* no I/O bitmap */
+	}
 	for (unsigned int n = 0; n < 256; n++) {
 		uint64_t to = MON_GATE_VA + PV_VECTORS_OFF + n * PV_VECTOR_SIZE;
 		const uint64_t type = n == KEEL_VEC_BP ? 0xee : 0x8e; /* `int3` is user code's as well */
@@ -177,6 +182,11 @@ static void find_features(const struct kvm *k, struct pv_config *c)
 	c->fip_stays = (e[VENDOR]->ebx == signature_AMD_ebx || e[VENDOR]->ebx == VENDOR_HYGON_EBX) &&
 		       !(e[ADDRESSES]->ebx & CPUID80000008_EBX_XSAVEERPTR);
 	c->pv_eoi = !!(e[KVM]->eax & 1u << KVM_FEATURE_PV_EOI);
+	/* KVM's own hypercall, where it offers that one; the instruction for it is the vendor's. */
+	if (e[KVM]->eax & 1u << KVM_FEATURE_PV_SCHED_YIELD)
+		c->yield = e[VENDOR]->ebx == signature_INTEL_ebx ? PV_YIELD_VMCALL
+			   : e[VENDOR]->ebx == signature_AMD_ebx ? PV_YIELD_VMMCALL
+								 : PV_YIELD_NONE;
 }
 
 static int build_memory(struct kvm *k)
@@ -214,7 +224,7 @@ static int build_memory(struct kvm *k)
 	c->window = table_entry(pv, T_UPPER);
 	find_features(k, c);
 	{
-		int khz = ioctl(k->vcpu_fd, KVM_GET_TSC_KHZ, 0);
+		int khz = ioctl(k->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
 
 		c->tsc_mult = (UINT64_C(1000000) << 32) / (khz > 0 ? (uint64_t)khz : 1000000);
 	}
@@ -233,36 +243,37 @@ static int build_memory(struct kvm *k)
 	return err;
 }
 
-/* The doorbell goes to the event loop, the kick comes as a message-signalled interrupt; neither leaves the kernel. */
+/* The doorbell goes to the event loop, a kick comes as a message-signalled interrupt; neither leaves the kernel. */
 static int connect(struct kvm *k)
 {
 	struct pv *pv = pv_of(k);
-	const struct kvm_irq_routing_entry to_lapic = { .gsi = KICK_GSI,
-							.type = KVM_IRQ_ROUTING_MSI,
-							.u.msi = { .address_lo = MSI_ADDRESS,
-								   .data = PV_VECTOR_KICK } };
 	union {
 		struct kvm_irq_routing table;
-		uint8_t room[sizeof(struct kvm_irq_routing) + sizeof(struct kvm_irq_routing_entry)];
-	} route = { .table.nr = 1 };
+		uint8_t room[sizeof(struct kvm_irq_routing) + PARTITION_VCPUS * sizeof(struct kvm_irq_routing_entry)];
+	} route = { .table.nr = k->vcpus };
 	struct kvm_ioeventfd bell = {
 		.addr = PV_PORT_DOORBELL, .len = 4, .fd = k->p->doorbell_fd, .flags = KVM_IOEVENTFD_FLAG_PIO
 	};
-	struct kvm_irqfd kick = { .gsi = KICK_GSI };
+	int err = 0;
 
-	memcpy(route.table.entries, &to_lapic, sizeof(to_lapic));
-	pv->kick_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (pv->kick_fd < 0)
-		return -errno;
-	kick.fd = (uint32_t)pv->kick_fd;
-	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route.table) || ioctl(k->vm_fd, KVM_IRQFD, &kick) ||
-	    ioctl(k->vm_fd, KVM_IOEVENTFD, &bell)) {
-		int err = -errno;
+	for (unsigned int i = 0; i < k->vcpus; i++)
+		route.table.entries[i] = (struct kvm_irq_routing_entry){ .gsi = i,
+									 .type = KVM_IRQ_ROUTING_MSI,
+									 .u.msi = { .address_lo = MSI_ADDRESS(i),
+										    .data = PV_VECTOR_KICK } };
+	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route.table) || ioctl(k->vm_fd, KVM_IOEVENTFD, &bell))
+		err = -errno;
+	for (unsigned int i = 0; !err && i < k->vcpus; i++) {
+		struct kvm_irqfd kick = { .gsi = i };
 
-		host_say("kvm: connecting doorbell and kick: %s", strerror(errno));
-		return err;
+		pv->kick_fd[i] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		kick.fd = (uint32_t)pv->kick_fd[i];
+		if (pv->kick_fd[i] < 0 || ioctl(k->vm_fd, KVM_IRQFD, &kick))
+			err = -errno;
 	}
-	return 0;
+	if (err)
+		host_say("kvm: connecting doorbell and kicks: %s", strerror(-err));
+	return err;
 }
 
 static void set_segment(struct kvm_segment *s, uint16_t selector, uint8_t type, bool code)
@@ -274,7 +285,7 @@ static void set_segment(struct kvm_segment *s, uint16_t selector, uint8_t type, 
 	s->db = !code;
 }
 
-static int set_registers(struct kvm *k)
+static int set_registers(struct kvm_vcpu *c)
 {
 	static const struct {
 		uint32_t leaf, sub;
@@ -285,45 +296,44 @@ static int set_registers(struct kvm *k)
 		{ 7, 0, false, 1u << 7, CR4_SMEP },	{ 7, 0, false, 1u << 20, CR4_SMAP },
 		{ 7, 0, true, 1u << 2, CR4_UMIP },	{ 1, 0, true, CPUID1_ECX_PCID, CR4_PCIDE },
 	};
-	struct pv *pv = pv_of(k);
+	struct pv *pv = pv_of(c->k);
 	const uint64_t tables = MON_GATE_VA + pv->text_size - PV_TABLES_SIZE;
+	const uint64_t block = MON_VCPU_VA + c->id * MON_BLOCK_SIZE;
 	struct kvm_fpu fpu = { .fcw = 0x37f, .mxcsr = 0x1f80 };
-	struct kvm_regs r = { .rip = MON_GATE_VA + PV_START_OFF,
-			      .rsp = MON_VCPU_VA + MON_STACK_TOP,
-			      .rdi = MON_VCPU_VA,
-			      .rflags = 0x202 };
+	struct kvm_regs r = {
+		.rip = MON_GATE_VA + PV_START_OFF, .rsp = block + MON_STACK_TOP, .rdi = block, .rflags = 0x202
+	};
 	struct kvm_sregs s;
 
-	if (ioctl(k->vcpu_fd, KVM_GET_SREGS, &s))
+	if (ioctl(c->fd, KVM_GET_SREGS, &s))
 		return -errno;
 	set_segment(&s.cs, PV_CS, 0xb, true);
 	set_segment(&s.ss, PV_SS, 0x3, false);
 	s.ds = s.es = s.fs = s.gs = s.ss;
-	s.gs.base = MON_VCPU_VA;
+	s.gs.base = block;
 	s.tr = (struct kvm_segment){
-		.base = tables + PV_TSS_OFF, .limit = 0x67, .selector = PV_TR, .type = 0xb, .present = 1
+		.base = tables + PV_TSS_OFF(c->id), .limit = 0x67, .selector = PV_TR(c->id), .type = 0xb, .present = 1
 	};
 	s.ldt = (struct kvm_segment){ .type = 0x2, .unusable = 1 };
 	s.gdt.base = tables + PV_GDT_OFF;
-	s.gdt.limit = PV_TR + 15;
+	s.gdt.limit = PV_TR(c->k->vcpus) - 1;
 	s.idt.base = tables + PV_IDT_OFF;
 	s.idt.limit = 0xfff;
 	s.cr0 = CR0_GUEST;
 	s.cr3 = PV_DATA_GPA + pv->tables_off + T_ROOT * KEEL_PAGE_SIZE;
 	s.cr4 = CR4_GUEST;
 	for (size_t i = 0; i < sizeof(optional) / sizeof(optional[0]); i++) {
-		const struct kvm_cpuid_entry2 *e = kvm_cpuid_find(k, optional[i].leaf, optional[i].sub);
+		const struct kvm_cpuid_entry2 *e = kvm_cpuid_find(c->k, optional[i].leaf, optional[i].sub);
 
 		if (e && (optional[i].ecx ? e->ecx : e->ebx) & optional[i].bit)
 			s.cr4 |= optional[i].cr4;
 	}
 	s.efer = EFER_GUEST;
 	s.apic_base |= APIC_X2;
-	if (ioctl(k->vcpu_fd, KVM_SET_SREGS, &s) || ioctl(k->vcpu_fd, KVM_SET_REGS, &r) ||
-	    ioctl(k->vcpu_fd, KVM_SET_FPU, &fpu)) {
+	if (ioctl(c->fd, KVM_SET_SREGS, &s) || ioctl(c->fd, KVM_SET_REGS, &r) || ioctl(c->fd, KVM_SET_FPU, &fpu)) {
 		int err = -errno;
 
-		host_say("kvm: setting the vCPU's registers: %s", strerror(errno));
+		host_say("kvm: setting a vCPU's registers: %s", strerror(errno));
 		return err;
 	}
 	return 0;
@@ -359,7 +369,7 @@ static void limit_cpu(struct kvm *k)
 }
 
 /* Where `syscall` goes. Here, for they are exits where the monitor would have to write them. */
-static int set_msrs(const struct kvm *k)
+static int set_msrs(const struct kvm_vcpu *c)
 {
 	const struct kvm_msr_entry entries[] = { { .index = MSR_STAR, .data = PV_STAR },
 						 { .index = MSR_LSTAR, .data = MON_GATE_VA + PV_SYSCALL_OFF },
@@ -370,7 +380,7 @@ static int set_msrs(const struct kvm *k)
 	} set = { .msrs.nmsrs = sizeof(entries) / sizeof(entries[0]) };
 
 	memcpy(set.msrs.entries, entries, sizeof(entries));
-	if (ioctl(k->vcpu_fd, KVM_SET_MSRS, &set) == (int)set.msrs.nmsrs)
+	if (ioctl(c->fd, KVM_SET_MSRS, &set) == (int)set.msrs.nmsrs)
 		return 0;
 	host_say("kvm: setting where system calls of user code go");
 	return -EIO;
@@ -383,16 +393,18 @@ static int pv_create(struct kvm *k)
 
 	if (!pv)
 		return -ENOMEM;
-	pv->kick_fd = pv->mm.fd = -1;
+	pv->mm.fd = -1;
+	memset(pv->kick_fd, -1, sizeof(pv->kick_fd));
 	k->own = pv;
 	limit_cpu(k);
 	err = build_memory(k);
 	if (!err)
 		err = connect(k);
-	if (!err)
-		err = set_registers(k);
-	if (!err)
-		err = set_msrs(k);
+	for (unsigned int i = 0; !err && i < k->vcpus; i++) {
+		err = set_registers(&k->vcpu[i]);
+		if (!err)
+			err = set_msrs(&k->vcpu[i]);
+	}
 	return err;
 }
 
@@ -417,13 +429,13 @@ static int64_t release(struct partition *p, uint64_t gpa, uint64_t pages)
 	return madvise(p->ram + gpa, pages * KEEL_PAGE_SIZE, MADV_REMOVE) ? KEEL_STATUS(KEEL_E_AGAIN, 0) : KEEL_OK;
 }
 
-static enum kvm_next remote(struct kvm *k)
+static enum kvm_next remote(struct kvm_vcpu *c)
 {
-	struct pv *pv = pv_of(k);
+	struct pv *pv = pv_of(c->k);
 	uint64_t arg[5];
 	uint32_t id;
 
-	switch (monmem_serve(&pv->mm, 0, &id, arg)) {
+	switch (monmem_serve(&pv->mm, c->id, &id, arg)) {
 	case MONMEM_ENDED:
 		return KVM_NEXT_END;
 	case MONMEM_ANSWERED:
@@ -433,56 +445,73 @@ static enum kvm_next remote(struct kvm *k)
 	}
 	switch (id) {
 	case MON_REMOTE_READY:
-		if (__atomic_load_n(&k->state, __ATOMIC_SEQ_CST) != KVM_STARTING)
+		if (c->id || __atomic_load_n(&c->k->state, __ATOMIC_SEQ_CST) != KVM_STARTING)
 			break;
 		if (arg[0])
 			host_say("kvm: the guest could not be built: the image's first mappings: out of page tables");
-		monmem_answer(&pv->mm, 0, KEEL_OK, 0);
-		return kvm_ready(k, arg[0] ? -ENOMEM : 0) ? KVM_NEXT_RUN : KVM_NEXT_END;
+		monmem_answer(&pv->mm, c->id, KEEL_OK, 0);
+		return kvm_ready(c, arg[0] ? -ENOMEM : 0) ? KVM_NEXT_RUN : KVM_NEXT_END;
+	case MON_REMOTE_PARKED:
+		monmem_answer(&pv->mm, c->id, KEEL_OK, 0);
+		return kvm_park(c) ? KVM_NEXT_RUN : KVM_NEXT_END;
 	case PV_REMOTE_NOW:
-		monmem_answer(&pv->mm, 0, KEEL_OK, now_ns());
+		monmem_answer(&pv->mm, c->id, KEEL_OK, now_ns());
 		return KVM_NEXT_RUN;
 	case PV_REMOTE_RELEASE:
-		monmem_answer(&pv->mm, 0, release(k->p, arg[0], arg[1]), 0);
+		monmem_answer(&pv->mm, c->id, release(c->k->p, arg[0], arg[1]), 0);
 		return KVM_NEXT_RUN;
 	}
-	monmem_answer(&pv->mm, 0, KEEL_STATUS(KEEL_E_NOSYS, 0), 0);
+	monmem_answer(&pv->mm, c->id, KEEL_STATUS(KEEL_E_NOSYS, 0), 0);
 	return KVM_NEXT_RUN;
 }
 
-static enum kvm_next pv_exit(struct kvm *k)
+static enum kvm_next pv_exit(struct kvm_vcpu *c)
 {
-	const struct kvm_run *run = k->run;
+	const struct kvm_run *run = c->run;
 
 	switch (run->exit_reason) {
 	case KVM_EXIT_IO:
 		if (run->io.port == PV_PORT_REMOTE && run->io.direction == KVM_EXIT_IO_OUT)
-			return remote(k);
-		return kvm_crash(k, "I/O port %#x: a paravirtual guest has none", run->io.port);
+			return remote(c);
+		return kvm_crash(c, "I/O port %#x: a paravirtual guest has none", run->io.port);
 	case KVM_EXIT_MMIO:
-		return kvm_crash(k, "%s physical address %#llx, where this guest has %s",
+		return kvm_crash(c, "%s physical address %#llx, where this guest has %s",
 				 run->mmio.is_write ? "wrote to" : "read from", (unsigned long long)run->mmio.phys_addr,
 				 run->mmio.is_write ? "nothing it may write" : "nothing");
 	case KVM_EXIT_HLT:
-		return kvm_crash(k, "halted for ever");
+		return kvm_crash(c, "halted for ever");
 	default:
-		return kvm_crash(k, "an exit nobody asked for: %u", run->exit_reason);
+		return kvm_crash(c, "an exit nobody asked for: %u", run->exit_reason);
 	}
 }
 
-static void pv_kick(struct kvm *k)
+static void pv_kick(struct kvm *k, unsigned int vcpu)
 {
 	const uint64_t one = 1;
 
 	/* A counter that is full has been kicked. */
-	if (write(pv_of(k)->kick_fd, &one, sizeof(one)) < 0 && errno != EAGAIN)
-		host_say("kvm: cannot kick the vCPU: %s", strerror(errno));
+	if (write(pv_of(k)->kick_fd[vcpu], &one, sizeof(one)) < 0 && errno != EAGAIN)
+		host_say("kvm: cannot kick a vCPU: %s", strerror(errno));
 }
 
-static void pv_dump(struct kvm *k)
+static int64_t pv_vcpu_start(struct kvm *k, unsigned int vcpu, uint64_t entry, uint64_t opaque)
 {
-	__atomic_store_n(&monmem_vcpu(&pv_of(k)->mm, 0)->dump_pending, 1, __ATOMIC_SEQ_CST);
-	pv_kick(k);
+	return monmem_start(&pv_of(k)->mm, vcpu, entry, opaque);
+}
+
+static int64_t pv_vcpu_stop(struct kvm *k, unsigned int vcpu)
+{
+	int64_t status = monmem_stop(&pv_of(k)->mm, vcpu);
+
+	if (status != KEEL_OK)
+		pv_kick(k, vcpu);
+	return status;
+}
+
+static void pv_dump(struct kvm *k, unsigned int vcpu)
+{
+	__atomic_store_n(&monmem_vcpu(&pv_of(k)->mm, vcpu)->dump_pending, 1, __ATOMIC_SEQ_CST);
+	pv_kick(k, vcpu);
 }
 
 /* Afterwards */
@@ -492,18 +521,18 @@ static bool pv_next_mapping(struct kvm *k, uint64_t va, struct mapping *m)
 	return monmem_next_mapping(&pv_of(k)->mm, va, m);
 }
 
-static bool pv_snapshot(struct kvm *k, struct crash_info *c)
+static bool pv_snapshot(struct kvm *k, unsigned int vcpu, struct crash_info *c)
 {
 	struct pv *pv = pv_of(k);
-	struct keel_frame *f = &pv->mm.seen[0];
+	struct keel_frame *f = &pv->mm.seen[vcpu];
 
-	if (!pv->mm.fatal.kind && kvm_registers(k, f)) {
-		pv->mm.have_seen = 1;
+	if (!(pv->mm.fatal.kind && pv->mm.fatal_vcpu == vcpu) && kvm_registers(&k->vcpu[vcpu], f)) {
+		pv->mm.have_seen |= 1u << vcpu;
 		f->addr = 0; /* CR2 of some fault long ago */
 		f->rflags &= ~(uint64_t)KEEL_RFLAGS_IF;
-		f->rflags |= keel_shared_load8(&k->p->vcpu[0]->if_enabled) ? KEEL_RFLAGS_IF : 0;
+		f->rflags |= keel_shared_load8(&k->p->vcpu[vcpu]->if_enabled) ? KEEL_RFLAGS_IF : 0;
 	}
-	return monmem_snapshot(&pv->mm, 0, c);
+	return monmem_snapshot(&pv->mm, vcpu, c);
 }
 
 static unsigned int pv_counters(struct kvm *k, struct keel_stats_entry *e, unsigned int max)
@@ -525,16 +554,20 @@ static void pv_destroy(struct kvm *k)
 	monmem_destroy(&pv->mm);
 	if (pv->text)
 		munmap(pv->text, pv->text_size);
-	if (pv->kick_fd >= 0)
-		close(pv->kick_fd);
+	for (unsigned int i = 0; i < PARTITION_VCPUS; i++)
+		if (pv->kick_fd[i] >= 0)
+			close(pv->kick_fd[i]);
 	free(pv);
 	k->own = NULL;
 }
 
 const struct kvm_flavour kvm_pv = {
 	.boots = true,
+	.max_vcpus = PARTITION_VCPUS,
 	.create = pv_create,
 	.exit = pv_exit,
+	.vcpu_start = pv_vcpu_start,
+	.vcpu_stop = pv_vcpu_stop,
 	.kick = pv_kick,
 	.dump = pv_dump,
 	.destroy = pv_destroy,

@@ -27,9 +27,9 @@
 #define PV_VECTORS_OFF 0x2000 /* entry of vector n at + n * PV_VECTOR_SIZE */
 #define PV_VECTOR_SIZE 16
 
-/* Behind the image, made by the host. */
+/* Behind the image, made by the host. A task state segment for each vCPU. */
 #define PV_GDT_OFF 0x000
-#define PV_TSS_OFF 0x100
+#define PV_TSS_OFF(vcpu) (0x200 + 0x80 * (vcpu))
 #define PV_IDT_OFF 0x1000
 #define PV_TABLES_SIZE 0x2000
 
@@ -38,7 +38,7 @@
 /* As STAR wants them for sysret: the selector for 32-bit code would be PV_SS. */
 #define PV_USER_SS 0x1b
 #define PV_USER_CS 0x23
-#define PV_TR 0x28
+#define PV_TR(vcpu) (0x28 + 0x10 * (vcpu))
 
 /* Interrupt stack of every vector, in the vCPU's block: its place tells whose it is. */
 #define PV_IST_TOP 0x30000
@@ -73,8 +73,10 @@
 #define SYSCALL_LENGTH 2
 
 #define PV_EXCEPTIONS 32 /* vectors below are the architecture's */
+/* A vCPU's LAPIC id is its number. */
 #define PV_VECTOR_KICK 0xf0
 #define PV_VECTOR_TIMER 0xf1
+#define PV_VECTOR_SHOOT 0xf2 /* flush what was unmapped or taken rights from */
 #define PV_VECTOR_SPURIOUS 0xff
 
 #define PV_PORT_REMOTE 0x4b45 /* out: serve the call in the remote slot */
@@ -118,7 +120,6 @@ struct pv_tlb {
 enum {
 	PV_AS_ID,    /* never used again */
 	PV_AS_GEN,   /* moves with each reduction: what a TLB holds of an earlier one is stale */
-	PV_AS_PUT,   /* mon.tables_put at the last of them */
 	PV_AS_DIRTY, /* mb_settle() has to look */
 };
 
@@ -134,16 +135,23 @@ struct pv_config {
 	uint32_t pcid;	    /* CR4.PCIDE is set */
 	uint32_t invpcid;
 	uint64_t spaces_made; /* numbers of user address spaces */
-	uint32_t tables_put;  /* mon.tables_put when the TLB was last flushed; the monitor's own */
+	uint32_t yield;	      /* PV_YIELD_*: how to give a vCPU the processor */
 };
+
+enum { PV_YIELD_NONE, PV_YIELD_VMCALL, PV_YIELD_VMMCALL };
 
 /* mvcpu.backend[]: the LAPIC timer serves the guest's timer and the monitor's wait. */
 enum {
 	PV_SLOT_TIMER, /* guest ns */
 	PV_SLOT_WAIT,  /* guest ns */
 	PV_SLOT_ARMED, /* guest ns the LAPIC was armed for, KEEL_TIME_NEVER = off */
-	PV_SLOT_FAULT, /* a fault of user code is being looked at: rights are added to what was there, never taken */
 	PV_SLOT_EOI,   /* bit 0 written by KVM: the interrupt being served needs no EOI */
+	PV_SLOT_FAULT, /* a fault is being looked at: rights are added to what was there, never taken */
+	PV_SLOT_SEEN,  /* the last reduction of the guest kernel's space that the TLB knows of */
+	/* These are for the others, too. */
+	PV_SLOT_QUIET,	  /* enum pv_quiet */
+	PV_SLOT_ASKED,	  /* shootdowns */
+	PV_SLOT_ANSWERED, /* of them */
 };
 
 /* Pseudo calls of this backend (monitor.h has the others). */

@@ -12,6 +12,16 @@ pv_start_entry:
 	call	pv_start		/* builds the first context */
 	jmp	mon_resume
 
+/* rdi = the vCPU: leave what there is of its stack behind and begin. */
+	.globl	pv_again
+pv_again:
+	leaq	MON_STACK_TOP - MON_PRIVATE(%rdi), %rsp
+	pushq	$0x202
+	popfq
+	xorl	%ebp, %ebp
+	call	pv_begin
+	jmp	mon_resume
+
 /*
  * Interrupts are off in here, and every vector uses the same stack: nothing
  * nests. A fault in here starts at the stack's top again and finds itself in
@@ -69,9 +79,9 @@ pv_kernel:
 	andq	$-16, %rsp
 	call	pv_interrupt
 	testl	%eax, %eax
-	jnz	mon_resume		/* the guest was interrupted: run v->cur */
+	jnz	mon_resume		/* run v->cur */
 
-	/* Monitor code was interrupted: go on where it was, or where pv_interrupt moved it. */
+	/* Go on where it was, or where pv_interrupt moved it. */
 	movq	%rbx, %rsp
 	popq	%r15
 	popq	%r14

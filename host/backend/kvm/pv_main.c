@@ -9,15 +9,14 @@
 #include <hypercall/clock.h>
 
 #include "../../monitor/bugs.h"
-#include "../../monitor/monitor.h"
-#include "pv.h"
+#include "pv_cpu.h"
 #include "pv_main.h"
 
 #define MSR_APIC_EOI 0x80b
 #define MSR_APIC_SVR 0x80f
+#define MSR_APIC_ICR 0x830
 #define MSR_APIC_LVTT 0x832
 #define MSR_TSC_DEADLINE 0x6e0
-#define MSR_GS_BASE 0xc0000101
 #define MSR_KVM_PV_EOI 0x4b564d04
 #define APIC_ENABLE 0x100
 #define APIC_LVT_TSC_DEADLINE (2 << 17)
@@ -26,41 +25,21 @@
 #define X86_PF_WRITE 2
 #define X86_PF_INSTR 16
 
-#define INVLPG_MAX 32 /* pages; beyond that everything is flushed, which costs about as much */
-#define INT_LENGTH 2  /* bytes of an `int n` */
+#define INT_LENGTH 2 /* bytes of an `int n` */
 #define HLT_LENGTH 1
 #define RFLAGS_TF KEEL_U64(0x100)
+#define KVM_HC_SCHED_YIELD 11
 
 MON_SYMBOL void pv_start(struct keel_vcpu *page);
+/* As at the first start: pv_begin(), then the guest. */
+MON_SYMBOL void pv_again(struct mvcpu *v) __attribute__((noreturn));
+MON_SYMBOL void pv_begin(struct mvcpu *v);
 extern char pv_halt[] MON_SYMBOL; /* the hlt of mb_wait() */
 MON_SYMBOL int pv_interrupt(struct pv_frame *f, uint8_t *block);
 
 #ifdef KEEL_BUGS
 unsigned int keel_bug __attribute__((section(".bug"))); /* at PV_BUG_OFF, where the host writes it */
 #endif
-
-static struct mon *mon(void)
-{
-	return (struct mon *)MON_VA;
-}
-
-static struct pv_config *config(void)
-{
-	return (struct pv_config *)mon()->backend;
-}
-
-static void wrmsr(uint32_t msr, uint64_t value)
-{
-	__asm__ volatile("wrmsr" : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32)) : "memory");
-}
-
-static uint64_t rdmsr(uint32_t msr)
-{
-	uint32_t lo, hi;
-
-	__asm__ volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
-	return lo | (uint64_t)hi << 32;
-}
 
 static uint64_t rdtsc(void)
 {
@@ -70,59 +49,103 @@ static uint64_t rdtsc(void)
 	return lo | (uint64_t)hi << 32;
 }
 
-/* What CR3 is for good. Reading CR3 would be an exit where KVM shadows page tables. */
-static void load_root(const struct mon *m)
-{
-	__asm__ volatile("mov %0, %%cr3" : : "r"(m->arena_base + ((uint8_t *)m->as0.root - m->arena)) : "memory");
-}
-
-/* For what the interrupt handler does, too. */
-static uint64_t interrupts_off(void)
-{
-	uint64_t flags;
-
-	__asm__ volatile("pushfq; popq %0; cli" : "=r"(flags) : : "memory");
-	return flags;
-}
-
-static void interrupts_restore(uint64_t flags)
-{
-	__asm__ volatile("pushq %0; popfq" : : "r"(flags) : "memory", "cc");
-}
-
 static void out32(uint16_t port, uint32_t value)
 {
 	__asm__ volatile("outl %0, %1" : : "a"(value), "d"(port) : "memory");
 }
 
-/* The host waits for READY, and then lets it return when the partition is to start. */
-void pv_start(struct keel_vcpu *page)
+/* What a vCPU has of its own in the machine. On its thread, before its first guest instruction. */
+static void start_lapic(struct mvcpu *v)
 {
-	struct mon *m = mon();
-	struct mvcpu *v = mv_of(page);
-	static const uint64_t none[5];
-	uint64_t ready[5] = { 0 };
+	wrmsr(MSR_APIC_SVR, APIC_ENABLE | PV_VECTOR_SPURIOUS);
+	wrmsr(MSR_APIC_LVTT, APIC_LVT_TSC_DEADLINE | PV_VECTOR_TIMER);
+	if (pv_config()->pv_eoi)
+		wrmsr(MSR_KVM_PV_EOI, (PV_DATA_GPA + ((uint64_t)&v->backend[PV_SLOT_EOI] - MON_VCPU_VA)) | 1);
+}
 
-	mon_vcpu_init(m, v, page, 0);
+static void init_vcpu(struct mon *m, uint32_t id)
+{
+	struct keel_vcpu *page = (struct keel_vcpu *)(MON_VCPU_VA + id * MON_BLOCK_SIZE);
+	struct mvcpu *v = mv_of(page);
+
+	mon_vcpu_init(m, v, page, id);
 	v->iret_cs = PV_CS;
 	v->iret_ss = PV_SS;
 	v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
-	wrmsr(MSR_APIC_SVR, APIC_ENABLE | PV_VECTOR_SPURIOUS);
-	wrmsr(MSR_APIC_LVTT, APIC_LVT_TSC_DEADLINE | PV_VECTOR_TIMER);
+	v->backend[PV_SLOT_QUIET] = id ? PV_QUIET : PV_LOUD;
+}
 
-	if (config()->pv_eoi)
-		wrmsr(MSR_KVM_PV_EOI, (PV_DATA_GPA + ((uint64_t)&v->backend[PV_SLOT_EOI] - MON_VCPU_VA)) | 1);
+/* The partition's, by vCPU 0. The host waits for READY, and then lets it return when the partition is to start. */
+static void start_partition(struct mon *m, struct mvcpu *v)
+{
+	static const uint64_t none[5];
+	uint64_t ready[5] = { 0 };
 
+	for (uint32_t i = 0; i < m->vcpus; i++)
+		init_vcpu(m, i);
+	start_lapic(v);
+	m->tables_walked = true;
 	mon_init(m);
-	m->as0.root[KEEL_VA_END >> 39] = config()->window;
-	load_root(m);
+	m->as0.root[KEEL_VA_END >> PV_ROOT_SHIFT] = pv_config()->window;
+	pv_load_root(m);
 	pv_user_init(v);
 	ready[0] = (uint64_t)mon_boot_map(v);
 	mb_remote(v, MON_REMOTE_READY, ready);
 	if (ready[0])
 		for (;;)
 			mb_remote(v, MON_REMOTE_FATAL, none); /* the host gave up already */
-	v->cur.mode = KEEL_MODE_KERNEL;
+}
+
+void pv_start(struct keel_vcpu *page)
+{
+	struct mvcpu *v = mv_of(page);
+
+	if ((uint64_t)page == MON_VCPU_VA) {
+		start_partition((struct mon *)MON_VA, v);
+		return;
+	}
+	start_lapic(v);
+	pv_load_root(v->mon);
+	pv_user_init(v);
+	pv_again(v);
+}
+
+/* x87, SSE and all else that XSAVE knows as a processor's reset has them. */
+static void reset_fp(void)
+{
+	static const struct {
+		uint16_t fcw;
+		uint8_t unused[22];
+		uint32_t mxcsr;
+		uint8_t rest[576 - 28]; /* registers, and a header that says that there are none */
+	} init __attribute__((aligned(64))) = { .fcw = 0x37f, .mxcsr = 0x1f80 };
+
+	if (pv_config()->xsave)
+		__asm__ volatile("xrstor64 %0" : : "m"(init), "a"(-1), "d"(-1));
+	else
+		__asm__ volatile("fxrstor64 %0" : : "m"(init));
+}
+
+/* On the monitor's stack, interrupts on. */
+void pv_begin(struct mvcpu *v)
+{
+	const uint64_t flags = interrupts_off();
+
+	pv_loud(v, PV_LOUD);
+	interrupts_restore(flags);
+	reset_fp();
+	wrmsr(MSR_FS_BASE, 0);
+	mon_begin(v);
+}
+
+void mb_park(struct mvcpu *v)
+{
+	static const uint64_t none[5];
+
+	do
+		mb_remote(v, MON_REMOTE_PARKED, none);
+	while (__atomic_load_n(&v->run, __ATOMIC_SEQ_CST) != MON_STARTING);
+	pv_again(v);
 }
 
 /* Interrupts and exceptions */
@@ -171,7 +194,7 @@ static bool gs_moved(const uint8_t *block)
 {
 	uint64_t gs;
 
-	if (config()->fsgsbase)
+	if (pv_config()->fsgsbase)
 		__asm__ volatile("rdgsbase %0" : "=r"(gs));
 	else
 		gs = rdmsr(MSR_GS_BASE);
@@ -191,34 +214,48 @@ static void end_of_interrupt(struct mvcpu *v)
 		wrmsr(MSR_APIC_EOI, 0);
 }
 
-static void page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool monitor)
+/* 1: run v->cur; 0: go on where it was. */
+static int page_fault(struct mvcpu *v, struct pv_frame *f, uint64_t addr, bool monitor)
 {
 	const bool write = f->error & X86_PF_WRITE, fetch = f->error & X86_PF_INSTR;
 	uint64_t error;
-	const bool retry = mon_fault(v, &v->mon->as0, addr, write, fetch, &error);
+	bool retry;
 
+	/* The listed instructions of gate.S touch the guest's stack, in the guest's name. */
+	if (monitor && !(f->rip == (uint64_t)gate_ret || f->rip == (uint64_t)gate_load_rip))
+		fatal(v, f, addr);
+	v->backend[PV_SLOT_FAULT] = 1;
+	retry = mon_fault(v, &v->mon->as0, addr, write, fetch, &error);
+	v->backend[PV_SLOT_FAULT] = 0;
 	/* In the host's window there is no tree to ask. */
 	if (addr >= KEEL_VA_END && f->error & X86_PF_PRESENT && !KEEL_BUG(24))
 		error |= KEEL_PF_P;
-	/* The listed instructions of gate.S touch the guest's stack, in the guest's name. */
-	if (monitor && (retry || !(f->rip == (uint64_t)gate_ret || f->rip == (uint64_t)gate_load_rip)))
-		fatal(v, f, addr);
+	if (retry)
+		return 0;
 	save(v, f);
-	if (!retry)
-		mon_trap(v, KEEL_VEC_PF, error, addr);
+	mon_trap(v, KEEL_VEC_PF, error, addr);
+	return 1;
 }
 
 void pv_upcall(struct mvcpu *v, uint32_t vector)
 {
-	if (vector != PV_VECTOR_TIMER && vector != PV_VECTOR_KICK)
-		return;
-	/* Who wants another one asks again: mon_timer_fired(), and the loop around mb_wait(). */
-	if (vector == PV_VECTOR_TIMER)
+	switch (vector) {
+	case PV_VECTOR_SHOOT:
+		end_of_interrupt(v);
+		pv_answer(v);
+		break;
+	case PV_VECTOR_TIMER:
+		/* Who wants another one asks again: mon_timer_fired(), and the loop around mb_wait(). */
 		v->backend[PV_SLOT_TIMER] = v->backend[PV_SLOT_WAIT] = v->backend[PV_SLOT_ARMED] = KEEL_TIME_NEVER;
-	end_of_interrupt(v);
-	__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
-	if (vector == PV_VECTOR_TIMER)
+		end_of_interrupt(v);
+		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
 		mon_timer_fired(v);
+		break;
+	case PV_VECTOR_KICK:
+		end_of_interrupt(v);
+		__atomic_add_fetch(&v->kick_seq, 1, __ATOMIC_SEQ_CST);
+		break;
+	}
 }
 
 /**
@@ -226,7 +263,7 @@ void pv_upcall(struct mvcpu *v, uint32_t vector)
  * @f: the interrupted registers; rip and rflags may be changed when monitor code is to go on
  * @block: the vCPU's block, from the stack's place
  *
- * Returns 1 to run v->cur, 0 to go back into monitor code.
+ * Returns 1 to run v->cur, 0 to go on where it was.
  */
 int pv_interrupt(struct pv_frame *f, uint8_t *block)
 {
@@ -245,11 +282,13 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 		fatal(v, f, addr);
 
 	switch (f->vector) {
+	case PV_VECTOR_SHOOT:
+		pv_upcall(v, PV_VECTOR_SHOOT);
+		return 0;
 	case PV_VECTOR_TIMER:
 	case PV_VECTOR_KICK:
-		pv_upcall(v, (uint32_t)f->vector);
-		/* fall through */
 	case PV_VECTOR_SPURIOUS:
+		pv_upcall(v, (uint32_t)f->vector);
 		/*
 		 * About to wait: this is what it waits for. No processor takes an interrupt behind
 		 * sti, but QEMU's nested one does when there was an exit in between.
@@ -261,8 +300,7 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 		save(v, f);
 		return 1;
 	case KEEL_VEC_PF:
-		page_fault(v, f, addr, monitor);
-		return 1;
+		return page_fault(v, f, addr, monitor);
 	default:
 		if (monitor)
 			fatal(v, f, 0);
@@ -278,80 +316,13 @@ int pv_interrupt(struct pv_frame *f, uint8_t *block)
 	}
 }
 
-/* The cache of the tree: the TLB, and what it keeps of tables. */
-
-static void flush(struct mvcpu *v, uint64_t va, uint64_t pages)
-{
-	struct pv_config *c = config();
-
-	if (KEEL_BUG(23))
-		return;
-	/* A single invlpg drops what is cached of tables, but not pages found through one that is another's now. */
-	if (pages <= INVLPG_MAX && c->tables_put == v->mon->tables_put) {
-		for (; pages; pages--, va += KEEL_PAGE_SIZE)
-			__asm__ volatile("invlpg (%0)" : : "r"(va) : "memory");
-		return;
-	}
-	c->tables_put = v->mon->tables_put;
-	load_root(v->mon);
-}
-
-static void drop(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
-{
-	if (as->index)
-		pv_user_stale(v, as, va, pages);
-	else
-		flush(v, va, pages);
-}
-
-/* Bring pages of RAM in by touching them through the monitor's own view of RAM. */
-static void touch(struct mvcpu *v, uint64_t gpa, uint64_t pages)
-{
-	uint8_t *at = v->mon->ram + gpa;
-
-	for (; pages; pages--, at += KEEL_PAGE_SIZE)
-		__asm__ volatile("lock; orb $0, %0" : "+m"(*at));
-}
-
-void mb_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
-	    unsigned int flags)
-{
-	(void)prot;
-	/* What was not there before is not cached. */
-	if (flags & MB_REPLACED)
-		drop(v, as, va, pages);
-	if (flags & MB_POPULATE && mon_range_ok(v->mon, gpa, pages * KEEL_PAGE_SIZE))
-		touch(v, gpa, pages);
-}
-
-void mb_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
-{
-	drop(v, as, va, pages);
-}
-
-void mb_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
-{
-	(void)prot;
-	drop(v, as, va, pages);
-}
-
-void mb_tables_freed(struct mvcpu *v)
-{
-	if (config()->tables_put != v->mon->tables_put)
-		flush(v, 0, INVLPG_MAX + 1);
-}
+/* Memory */
 
 bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages)
 {
 	const uint64_t arg[5] = { gpa, pages };
 
 	return mb_remote(v, PV_REMOTE_RELEASE, arg).status == KEEL_OK;
-}
-
-bool mb_populate(struct mvcpu *v, uint64_t gpa, uint64_t pages)
-{
-	touch(v, gpa, pages);
-	return true;
 }
 
 /* Time */
@@ -373,7 +344,7 @@ uint64_t mb_now(struct mvcpu *v)
 static void arm(struct mvcpu *v)
 {
 	const volatile struct keel_clock *clock = v->mon->clock;
-	const uint64_t mult = clock->flags & KEEL_CLOCK_VALID ? clock->mult : config()->tsc_mult;
+	const uint64_t mult = clock->flags & KEEL_CLOCK_VALID ? clock->mult : pv_config()->tsc_mult;
 	uint64_t *s = v->backend, deadline = s[PV_SLOT_TIMER], now, ns, rest, tsc;
 
 	if (s[PV_SLOT_WAIT] < deadline)
@@ -406,52 +377,65 @@ void mb_timer(struct mvcpu *v, uint64_t deadline)
 
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline)
 {
+	enum pv_quiet was;
+
 	v->backend[PV_SLOT_WAIT] = deadline;
 	__asm__ volatile("cli" : : : "memory");
 	arm(v);
+	was = pv_quiet(v, PV_QUIET);
 	/* sti takes effect behind the next instruction: nothing gets between it and hlt (but see pv_interrupt()). */
 	if (__atomic_load_n(&v->kick_seq, __ATOMIC_SEQ_CST) == seq)
-		__asm__ volatile("sti; pv_halt: hlt" : : : "memory");
-	else
-		__asm__ volatile("sti" : : : "memory");
+		__asm__ volatile("sti; pv_halt: hlt; cli" : : : "memory");
+	pv_loud(v, was);
+	__asm__ volatile("sti" : : : "memory");
 	v->backend[PV_SLOT_WAIT] = KEEL_TIME_NEVER;
 	return true;
 }
 
-/* There is nobody to yield to in this machine; the host's scheduler sees the other threads itself. */
+/* Other vCPUs */
+
+void pv_ipi(const struct mvcpu *to, uint32_t vector)
+{
+	wrmsr(MSR_APIC_ICR, (uint64_t)to->id << 32 | vector);
+}
+
+void mb_kick(struct mvcpu *v, struct mvcpu *to)
+{
+	(void)v;
+	pv_ipi(to, PV_VECTOR_KICK);
+}
+
+void pv_yield_to(const struct mvcpu *to)
+{
+	uint64_t call = KVM_HC_SCHED_YIELD;
+
+	/* The instruction is the vendor's; on the other's KVM would want to rewrite it. */
+	if (pv_config()->yield == PV_YIELD_VMCALL)
+		__asm__ volatile("vmcall" : "+a"(call) : "b"((uint64_t)to->id) : "memory");
+	else if (pv_config()->yield == PV_YIELD_VMMCALL)
+		__asm__ volatile("vmmcall" : "+a"(call) : "b"((uint64_t)to->id) : "memory");
+}
+
+/* To anyone: the host's scheduler sees the other threads itself, and the processor who spins. */
 void mb_yield(struct mvcpu *v, struct mvcpu *to)
 {
-	(void)v, (void)to;
+	(void)v;
+	if (to)
+		pv_yield_to(to);
 	__asm__ volatile("pause");
 }
 
 void mb_relax(unsigned int round)
 {
-	(void)round;
+	struct mvcpu *v;
+
+	__asm__("mov %%gs:0, %0" : "=r"(v));
+	v = mv_of((struct keel_vcpu *)v);
+	pv_answer(v);
 	__asm__ volatile("pause");
-}
-
-void mb_kick(struct mvcpu *v, struct mvcpu *to)
-{
-	(void)v, (void)to;
-}
-
-void mb_park(struct mvcpu *v)
-{
-	(void)v;
-	for (;;)
-		__asm__ volatile("hlt");
-}
-
-void pv_shoot(struct mvcpu *v, uint32_t vcpus)
-{
-	(void)v, (void)vcpus;
-}
-
-void mb_settle(struct mvcpu *v, struct as *as)
-{
-	if (as->index)
-		pv_user_settle(v, as);
+	/* Whose lock it is is not known: to one after the other. */
+	if (round % PV_YIELD_ROUNDS == PV_YIELD_ROUNDS - 1)
+		pv_yield_to(mv_peer(v, round / PV_YIELD_ROUNDS % v->mon->vcpus));
 }
 
 /* Leaving the guest */
@@ -461,6 +445,7 @@ mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 	struct mon_remote *r = &v->remote;
 	/* The timer's interrupt asks the host for the time where there is no clock page: one slot, one user. */
 	const uint64_t flags = interrupts_off();
+	const enum pv_quiet was = pv_quiet(v, PV_QUIET);
 	mret ret;
 
 	r->id = id;
@@ -468,6 +453,7 @@ mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 		r->word[i] = arg[i];
 	out32(PV_PORT_REMOTE, 0);
 	ret = MRET((int64_t)r->word[0], r->word[1]);
+	pv_loud(v, was);
 	interrupts_restore(flags);
 	return ret;
 }

@@ -229,15 +229,12 @@ static void drop_here(struct mvcpu *v, const struct as *as, uint64_t va, uint64_
 
 void pv_user_stale(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 {
-	const uint32_t put = __atomic_load_n(&v->mon->tables_put, __ATOMIC_ACQUIRE);
-
 	if (v->backend[PV_SLOT_FAULT] || KEEL_BUG(23))
 		return;
 	__atomic_store_n(&as->backend[PV_AS_GEN], as->backend[PV_AS_GEN] + 1, __ATOMIC_SEQ_CST);
 	as->backend[PV_AS_DIRTY] = 1;
-	if (pv_config()->invpcid && pages <= PV_FLUSH_MAX && as->backend[PV_AS_PUT] == put)
+	if (pv_config()->invpcid && pages <= PV_FLUSH_MAX && !as->table_limbo)
 		drop_here(v, as, va, pages);
-	as->backend[PV_AS_PUT] = put;
 }
 
 void pv_user_settle(struct mvcpu *v, struct as *as)
@@ -245,22 +242,22 @@ void pv_user_settle(struct mvcpu *v, struct as *as)
 	uint32_t others;
 
 	/* Tables that held nothing went back: no page is stale, but the way to them may be remembered. */
-	if (as->backend[PV_AS_PUT] != __atomic_load_n(&v->mon->tables_put, __ATOMIC_ACQUIRE))
+	if (as->table_limbo)
 		pv_user_stale(v, as, 0, PV_FLUSH_MAX + 1);
 	if (!as->backend[PV_AS_DIRTY])
 		return;
 	as->backend[PV_AS_DIRTY] = 0;
 	others = __atomic_load_n(&as->running, __ATOMIC_SEQ_CST) & ~(1u << v->id);
 	if (others)
-		pv_shoot(v, others);
+		pv_shoot(v, others, PV_QUIET_KERNEL);
 }
 
 bool mb_as_create(struct mvcpu *v, struct as *as)
 {
 	struct pv_config *c = pv_config();
 
+	(void)v;
 	as->backend[PV_AS_ID] = __atomic_add_fetch(&c->spaces_made, 1, __ATOMIC_RELAXED);
-	as->backend[PV_AS_PUT] = __atomic_load_n(&v->mon->tables_put, __ATOMIC_ACQUIRE);
 	as->root[KEEL_VA_END >> PV_ROOT_SHIFT] = c->window;
 	return true;
 }
@@ -403,6 +400,7 @@ uint32_t mb_user(struct mvcpu *v)
 {
 	const uint64_t flags = interrupts_off(), fs = fs_base();
 	uint8_t *kernel = block_of(v) + PV_FP_OFF, *user = v->copy.bytes;
+	const enum pv_quiet was = pv_quiet(v, PV_QUIET_KERNEL);
 	uint32_t reason = 0;
 
 	if (!pv_config()->xsave)
@@ -416,6 +414,7 @@ uint32_t mb_user(struct mvcpu *v)
 	fp_save(user, v->mon->xfeatures);
 	fp_load(kernel);
 	set_fs_base(fs);
+	pv_loud(v, was);
 	interrupts_restore(flags);
 	return reason;
 }
