@@ -49,7 +49,7 @@ static struct pv_cpu {
 	struct keel_vcpu_set set;
 	struct keel_port port[HAL_IRQ_COUNT];
 	bool bound[HAL_IRQ_COUNT]; /* has the line a port? */
-	uint64_t timer_at; /* the deadline that has not fired yet */
+	uint64_t timer_at;	   /* the deadline that has not fired yet */
 	int lazy_error;
 	struct hal_cpu info;
 	/* For a CPU that starts. */
