@@ -637,7 +637,7 @@ void k_user_kicked(struct mvcpu *v)
 	uint32_t turn = s ? __atomic_load_n(&s->turn, __ATOMIC_SEQ_CST) : 0;
 
 	if (turn)
-		__atomic_compare_exchange_n(&s->turn, &turn, (turn ^ 2) | 1, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+		__atomic_compare_exchange_n(&s->turn, &turn, turn + 2, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
 /* Bytes of components, by xstate_bv, between a context's area and one in a slot. */
