@@ -784,7 +784,7 @@ static void quiet(int line, u64 round, u64 gpa, const char *what)
 #define QUIET(round, gpa, what) quiet(__LINE__, round, gpa, what)
 
 KEEL_TEST("SMP-016", smp_unmap_while_written, "KEEL-MMU-04 KEEL-VCPU-24 KEEL-NORM-02",
-	  "profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
 {
 	u64 rounds = 3000 / kt_scale + 100;
 
@@ -910,7 +910,7 @@ static bool progress(u32 i)
 }
 
 KEEL_TEST("SMP-017", smp_user_staleness, "KEEL-USER-20 KEEL-MMU-04 KEEL-USER-21 KEEL-USER-12",
-	  "profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
 {
 	u64 rounds = 2000 / kt_scale + 60, faults = 0;
 
@@ -988,7 +988,7 @@ KEEL_TEST("SMP-018", smp_same_space, "KEEL-USER-21 KEEL-AS-18 KEEL-USER-07 KEEL-
 }
 
 KEEL_TEST("SMP-019", smp_clone_while_running, "KEEL-AS-13 KEEL-AS-14 KEEL-USER-20",
-	  "profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
 {
 	kc_needed(4);
 	ku_needed();
@@ -1022,7 +1022,7 @@ KEEL_TEST("SMP-019", smp_clone_while_running, "KEEL-AS-13 KEEL-AS-14 KEEL-USER-2
 }
 
 KEEL_TEST("SMP-020", smp_destroy_while_running, "KEEL-AS-17 KEEL-AS-09 KEEL-USER-09",
-	  "profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
 {
 	u64 agains = 0;
 
@@ -1334,7 +1334,7 @@ static void keep_state(struct kc *c)
 	}
 }
 
-KEEL_TEST("SMP-030", smp_state_isolated, "KEEL-VCPU-24 KEEL-CALL-03", "profile=SMP vcpus=4 ext=66 timeout=60", 0)
+KEEL_TEST("SMP-030", smp_state_isolated, "KEEL-VCPU-24 KEEL-CALL-03", "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
 {
 	kc_needed(4);
 	for (u32 i = 1; i < 4; i++)
