@@ -42,7 +42,8 @@
 #define IDLE_SECONDS 6
 #define PEER_KERNEL "/usr/bin/linux.uml"
 
-enum bar { NO_BAR, RATIO, ABOVE, VALUE }; /* the limit is on the ratio, the difference, the value itself */
+/* The limit is on the ratio, the difference, the value itself, or on how many times faster it is at least. */
+enum bar { NO_BAR, RATIO, ABOVE, VALUE, FASTER };
 
 struct result {
 	char name[80];
@@ -98,6 +99,8 @@ static bool met(const struct result *r)
 		return r->value - r->baseline_value <= r->limit;
 	case VALUE:
 		return r->value <= r->limit;
+	case FASTER:
+		return r->baseline_value / r->value >= r->limit;
 	default:
 		return true;
 	}
@@ -105,7 +108,8 @@ static bool met(const struct result *r)
 
 /* Operations that both sides know (engine.h) */
 
-enum place { APART, TOGETHER };
+/* Guest and peers on one processor each, all on one, or the guest on both with all that runs its user code. */
+enum place { APART, TOGETHER, SPREAD, PLACES };
 
 /*
  * What counts of a round's repetitions, and of all rounds. What depends on caches that the
@@ -126,6 +130,7 @@ struct row {
 	unsigned int rounds; /* 0: ROUNDS */
 	enum pick pick;
 	enum place place;
+	bool ring3_only; /* what it shows is not there on kvm, or another row shows it */
 	enum bar bar;
 	double limit;
 	struct {
@@ -221,6 +226,7 @@ static const struct row rows[] = {
 	  .divide = PER_PING,
 	  .reps = 5,
 	  .place = TOGETHER,
+	  .ring3_only = true,
 	  .bar = RATIO,
 	  .limit = 1.3 },
 	{ .name = "timer lateness, guest asleep, median",
@@ -276,6 +282,78 @@ static const struct row rows[] = {
 	  .divide = PER_PING,
 	  .reps = 10,
 	  .kvm_base = { { "doorbell", "raw ioeventfd" } } },
+	{ .name = "guest getpid, one processor",
+	  .op = "user_call",
+	  .base = { { "user_call", "seccomp signal, futex hand-off, iretq" } },
+	  .unit = "us",
+	  .divide = PER_ENTER * 1e3,
+	  .reps = 10,
+	  .place = TOGETHER,
+	  .bar = RATIO,
+	  .limit = 1.15 },
+	{ .name = "guest getpid, a processor free",
+	  .op = "user_call",
+	  .base = { { "user_spin", "seccomp signal, spinning hand-off, iretq" } },
+	  .unit = "us",
+	  .divide = PER_ENTER * 1e3,
+	  .reps = 10,
+	  .place = SPREAD,
+	  .ring3_only = true,
+	  .bar = RATIO,
+	  .limit = 1.2 },
+	{ .name = "user page fault, one processor",
+	  .op = "user_fault",
+	  .base = { { "user_fault", "signal, mmap by a mapper, futex hand-offs" },
+		    { "user_fault_k", "signal, mmap by a mapper, futex and eventfd" } },
+	  .unit = "us",
+	  .divide = PER_FAULT * 1e3,
+	  .reps = 5,
+	  .place = TOGETHER,
+	  .bar = RATIO,
+	  .limit = 1.25 },
+	{ .name = "user page fault, a processor free",
+	  .op = "user_fault",
+	  .base = { { "user_fault_spin", "signal, mmap by a mapper, spinning hand-off" } },
+	  .unit = "us",
+	  .divide = PER_FAULT * 1e3,
+	  .reps = 5,
+	  .place = SPREAD,
+	  .ring3_only = true,
+	  .bar = RATIO,
+	  .limit = 1.25 },
+	{ .name = "user page refilled, one processor",
+	  .op = "user_refill",
+	  .base = { { "user_refill", "the same, 16 pages a fault" },
+		    { "user_refill_k", "the same, 16 pages a fault" } },
+	  .unit = "us",
+	  .divide = AREA_PAGES * 1e3,
+	  .reps = 2,
+	  .place = TOGETHER },
+	{ .name = "64 address spaces in turn, one processor",
+	  .op = "user_spaces",
+	  .base = { { "user_spaces", "the same hand-off among 64 processes" } },
+	  .unit = "us",
+	  .divide = PER_SPACES * 1e3,
+	  .reps = 3,
+	  .place = TOGETHER,
+	  .bar = RATIO,
+	  .limit = 1.15 },
+	{ .name = "user fork, exit and wait, one processor",
+	  .op = "user_fork",
+	  .base = { { "user_fork", "fork, exit and wait of a small program" } },
+	  .unit = "us",
+	  .divide = PER_FORK * 1e3,
+	  .reps = 4,
+	  .place = TOGETHER },
+	{ .name = "user CPU-bound loop",
+	  .op = "user_cpu",
+	  .base = { { "user_cpu", "native" } },
+	  .unit = "us",
+	  .divide = 1e3,
+	  .reps = 2,
+	  .place = TOGETHER,
+	  .bar = RATIO,
+	  .limit = 1.02 },
 };
 
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -450,6 +528,30 @@ static double find(const char *name)
 	die("no result is called %s", name);
 }
 
+/* What user-mode-linux was asked, in ticks. */
+enum peer { PEER_CALL, PEER_FAULT, PEER_FORK, PEER_ANSWERS };
+
+static const struct {
+	const char *name, *row, *unit;
+	enum peer answer;
+	const char *baseline;
+	double faster; /* times at least; 0 = no bar */
+} beside_peer[] = {
+	{ "null hypercall, beside a peer", "null hypercall", "ns", PEER_CALL, "user-mode-linux, getppid", 0 },
+	{ "page fault, beside a peer", "page fault handled by the guest", "us", PEER_FAULT,
+	  "user-mode-linux, fresh page", 0 },
+	{ "guest getpid, one processor, beside a peer", "guest getpid, one processor", "us", PEER_CALL,
+	  "user-mode-linux, getppid", 2 },
+	{ "guest getpid, a processor free, beside a peer", "guest getpid, a processor free", "us", PEER_CALL,
+	  "user-mode-linux, getppid", 6 },
+	{ "user page fault, one processor, beside a peer", "user page fault, one processor", "us", PEER_FAULT,
+	  "user-mode-linux, fresh page", 2 },
+	{ "user page refilled, beside a peer", "user page refilled, one processor", "us", PEER_FAULT,
+	  "user-mode-linux, fresh page", 15 },
+	{ "user fork, exit and wait, beside a peer", "user fork, exit and wait, one processor", "us", PEER_FORK,
+	  "user-mode-linux, fork, exit and wait", 2 },
+};
+
 static void boots(void)
 {
 	char *const boot[] = { keel, "run", "--backend", "ring3", hello, NULL };
@@ -458,7 +560,7 @@ static void boots(void)
 			      "initrd=" INITRD, "uml_dir=bench/", NULL };
 	char said[4096];
 	double best = 1e300, base = 1e300, peer = 1e300;
-	uint64_t call = 0, fault = 0;
+	uint64_t answer[PEER_ANSWERS] = { 0 };
 
 	for (unsigned int i = 0; i < BOOTS; i++) {
 		double v = run(nothing, said, sizeof(said));
@@ -477,23 +579,23 @@ static void boots(void)
 	for (unsigned int i = 0; i < PEER_BOOTS; i++) {
 		double v = run(uml, said, sizeof(said));
 		const char *at = strstr(said, "peer ");
-		uint64_t c, f;
+		uint64_t a[PEER_ANSWERS];
 
 		/* Not every machine can run it; what is ours stands without. */
-		if (v < 0 || !at || sscanf(at, "peer %" SCNu64 " %" SCNu64, &c, &f) != 2) {
+		if (v < 0 || !at || sscanf(at, "peer %" SCNu64 " %" SCNu64 " %" SCNu64, &a[0], &a[1], &a[2]) != 3) {
 			fprintf(stderr, "bench: " PEER_KERNEL " does not run here, no peer to stand beside: %s\n",
 				said);
 			return;
 		}
 		peer = v < peer ? v : peer;
-		call = !call || c < call ? c : call;
-		fault = !fault || f < fault ? f : fault;
+		for (int k = 0; k < PEER_ANSWERS; k++)
+			answer[k] = !answer[k] || a[k] < answer[k] ? a[k] : answer[k];
 	}
 	add("boot to power-off, beside a peer", "ms", best, "user-mode-linux with a trivial init", peer, NO_BAR, 0);
-	add("null hypercall, beside a peer", "ns", find("null hypercall"), "user-mode-linux, getppid",
-	    (double)call / tsc_ghz, NO_BAR, 0);
-	add("page fault, beside a peer", "us", find("page fault handled by the guest"), "user-mode-linux, fresh page",
-	    (double)fault / tsc_ghz / 1e3, NO_BAR, 0);
+	for (size_t i = 0; i < sizeof(beside_peer) / sizeof(beside_peer[0]); i++)
+		add(beside_peer[i].name, beside_peer[i].unit, find(beside_peer[i].row), beside_peer[i].baseline,
+		    (double)answer[beside_peer[i].answer] / tsc_ghz / (beside_peer[i].unit[0] == 'n' ? 1 : 1e3),
+		    beside_peer[i].faster ? FASTER : NO_BAR, beside_peer[i].faster);
 }
 
 /* A guest that sleeps */
@@ -520,20 +622,24 @@ static void switches_of(pid_t pid, pid_t tid, void *arg)
 	fclose(f);
 }
 
-static uint64_t switches(pid_t v, pid_t k)
+static void switches_of_process(pid_t pid, void *arg)
+{
+	for_each_thread(pid, switches_of, arg);
+}
+
+/* Of the host and all processes below it. */
+static uint64_t switches(pid_t host)
 {
 	uint64_t sum = 0;
 
-	for_each_thread(v, switches_of, &sum);
-	for_each_thread(k, switches_of, &sum);
+	for_each_process(host, switches_of_process, &sum);
 	return sum;
 }
 
-/* Bytes resident in a process, pages of the guest's RAM left out. Shared pages count in full. */
-static uint64_t resident(pid_t pid)
+static void resident_of(pid_t pid, void *arg)
 {
 	char path[64], line[512];
-	uint64_t sum = 0, here;
+	uint64_t *sum = arg, here;
 	bool counts = false;
 	FILE *f;
 
@@ -548,9 +654,17 @@ static uint64_t resident(pid_t pid)
 			counts = !strstr(line, "memfd:keel-ram");
 		here = number_of(line, "Rss:");
 		if (counts)
-			sum += here * 1024;
+			*sum += here * 1024;
 	}
 	fclose(f);
+}
+
+/* Bytes resident in a host's processes, pages of the guest's RAM left out. Shared pages count in full. */
+static uint64_t resident(pid_t host)
+{
+	uint64_t sum = 0;
+
+	for_each_process(host, resident_of, &sum);
 	return sum;
 }
 
@@ -567,7 +681,7 @@ static void measure_idle_kvm(void)
 	}
 	link_start(&idle, "the sleeping guest on kvm", boot, NULL);
 	usleep(500000);
-	results[count - 2].kvm = (double)(resident(idle.pid) + resident(only_child(idle.pid))) / (1 << 20);
+	results[count - 2].kvm = (double)resident(idle.pid) / (1 << 20);
 	results[count - 1].kvm = (double)count_calls(idle.pid, IDLE_SECONDS, &others) / IDLE_SECONDS;
 	link_stop(&idle);
 }
@@ -576,7 +690,7 @@ static void measure_idle_kvm(void)
 
 static void write_json(const char *path, double seconds)
 {
-	static const char *const bar_on[] = { NULL, "ratio", "difference", "value" };
+	static const char *const bar_on[] = { NULL, "ratio", "difference", "value", "times faster" };
 	struct utsname u;
 	FILE *f = fopen(path, "we");
 
@@ -639,6 +753,9 @@ static void print_table(void)
 		case VALUE:
 			snprintf(bar, sizeof(bar), "%g %s", r->limit, r->unit);
 			break;
+		case FASTER:
+			snprintf(bar, sizeof(bar), "1/%g x", r->limit);
+			break;
 		case NO_BAR:
 			break;
 		}
@@ -692,6 +809,11 @@ static void find_ram(pid_t v, char *path, size_t n)
 	die("the guest's memory is not among the descriptors of process %d", (int)v);
 }
 
+static void pin_to(pid_t pid, void *arg)
+{
+	pin_process(pid, *(const int *)arg);
+}
+
 static void start_raw(struct link *l, int cpu, int peer, pid_t v)
 {
 	char a[16], b[16], ram[64];
@@ -723,7 +845,7 @@ static void stop_kvm(struct side *s)
 
 static bool on_kvm(const struct row *row)
 {
-	return row->place == APART;
+	return !row->ring3_only;
 }
 
 /* KTAP: can all figures of the kvm backend be taken? What they are is only shown. */
@@ -760,13 +882,13 @@ static int try_kvm(const char *how_often)
 int main(int argc, char **argv)
 {
 	char *const boot[] = { keel, "run", "--backend", "ring3", "--mem", "128M", guest, NULL };
-	struct side apart, together, kvm;
-	uint64_t begin = now(), since, woken;
+	char *const boot4[] = { keel, "run", "--backend", "ring3", "--mem", "128M", "--vcpus", "4", guest, NULL };
+	uint64_t begin = now(), since, woken, woken4;
+	struct side side[PLACES], kvm;
 	unsigned int ioctls, others;
-	struct link idle;
+	struct link idle, idle4;
 	cpu_set_t two, one;
 	bool speed;
-	pid_t k;
 	int cpu[2];
 
 	if (argc < 2 || argc > 4 || chdir(argv[1]) || (argc == 4 && strcmp(argv[2], "kvm"))) {
@@ -787,44 +909,49 @@ int main(int argc, char **argv)
 
 	speed = kvm_at_speed();
 	link_start(&idle, "the sleeping guest", boot, &two);
-	link_start(&apart.keel, "the guest", boot, &two);
-	link_start(&together.keel, "the guest on one processor", boot, &one);
+	link_start(&idle4, "the sleeping guest of 4 vCPUs", boot4, &two);
+	link_start(&side[APART].keel, "the guest", boot, &two);
+	link_start(&side[TOGETHER].keel, "the guest on one processor", boot, &one);
+	link_start(&side[SPREAD].keel, "the guest on two processors", boot, &two);
 	pin_process(getpid(), cpu[0]);
-	pin_process(apart.keel.pid, cpu[0]);
-	pin_process(guest_process(apart.keel.pid), cpu[1]);
-	start_raw(&apart.raw, cpu[1], cpu[0], apart.keel.pid);
-	start_raw(&together.raw, cpu[1], cpu[1], together.keel.pid);
+	pin_process(side[APART].keel.pid, cpu[0]);
+	for_each_process(guest_process(side[APART].keel.pid), pin_to, &cpu[1]);
+	for (enum place i = 0; i < PLACES; i++)
+		start_raw(&side[i].raw, cpu[1], cpu[i == TOGETHER], side[i].keel.pid);
 	if (speed)
 		start_kvm(&kvm, cpu[1]);
-	k = guest_process(idle.pid);
-	woken = switches(idle.pid, k);
+	woken = switches(idle.pid);
+	woken4 = switches(idle4.pid);
 	since = now();
 
 	for (size_t i = 0; i < ROWS; i++)
 		if (argc == 2 || strstr(rows[i].name, argv[2])) {
-			measure(&rows[i], rows[i].place == APART ? &apart : &together);
+			measure(&rows[i], &side[rows[i].place]);
 			if (speed && on_kvm(&rows[i]))
 				measure_kvm(&rows[i], &kvm);
 		}
-	link_stop(&apart.keel);
-	link_stop(&apart.raw);
-	link_stop(&together.keel);
-	link_stop(&together.raw);
+	for (enum place i = 0; i < PLACES; i++) {
+		link_stop(&side[i].keel);
+		link_stop(&side[i].raw);
+	}
 	if (speed)
 		stop_kvm(&kvm);
 
 	if (argc == 3) {
 		link_stop(&idle);
+		link_stop(&idle4);
 		print_table();
 		return 0;
 	}
 	boots();
 	while (now() - since < IDLE_SECONDS * UINT64_C(1000000000))
 		usleep(100000);
-	add("wake-ups, guest asleep", "/s", (double)(switches(idle.pid, k) - woken) * 1e9 / (double)(now() - since),
-	    NULL, 0, VALUE, 1);
-	add("memory beyond guest RAM, guest asleep", "MiB",
-	    (double)(resident(idle.pid) + resident(only_child(idle.pid)) + resident(k)) / (1 << 20), NULL, 0, VALUE, 6);
+	add("wake-ups, guest asleep", "/s", (double)(switches(idle.pid) - woken) * 1e9 / (double)(now() - since), NULL,
+	    0, VALUE, 1);
+	add("wake-ups, guest of 4 vCPUs asleep", "/s",
+	    (double)(switches(idle4.pid) - woken4) * 1e9 / (double)(now() - since), NULL, 0, VALUE, 1);
+	link_stop(&idle4);
+	add("memory beyond guest RAM, guest asleep", "MiB", (double)resident(idle.pid) / (1 << 20), NULL, 0, VALUE, 6);
 	ioctls = count_calls(idle.pid, IDLE_SECONDS, &others);
 	add("ioctls, guest asleep", "/s", (double)ioctls / IDLE_SECONDS, NULL, 0, VALUE, 0);
 	link_stop(&idle);

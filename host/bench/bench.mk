@@ -17,8 +17,13 @@ $(BENCH)/user.o: host/bench/user.S
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
 
-$(BENCH_GUEST): host/bench/guest.c $(BENCH_BOTH) $(GUEST_DEPS)
-	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(BENCH_BOTH) $(GUEST_LIBS)
+$(BENCH)/guest_user.o: host/bench/guest_user.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BENCH_GUEST): host/bench/guest.c $(BENCH)/guest_user.o $(BENCH_BOTH) $(GUEST_DEPS)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(BENCH)/guest_user.o \
+		$(BENCH_BOTH) $(GUEST_LIBS)
 
 $(BENCH)/rawuser.o: host/bench/rawuser.c
 	@mkdir -p $(@D)

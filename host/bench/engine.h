@@ -45,10 +45,10 @@
 #define PER_FAULT 16
 #define PER_ENTER 50
 #define PER_FORK 4
-#define SPACES 64	 /* that take turns... */
-#define SPACE_ROUNDS 2	 /* ...so often */
-#define REFILL 16	 /* pages that one fault brings back */
-#define USER_CPU 2000000 /* rounds of work_cpu: long beside one hand-off */
+#define SPACES 64
+#define PER_SPACES (2 * SPACES) /* they take turns */
+#define REFILL 16		/* pages that one fault brings back */
+#define USER_CPU 2000000	/* rounds of work_cpu: long beside one hand-off */
 #define TIMER_AHEAD_NS 2000000
 
 #define ENGINE_LINE 96

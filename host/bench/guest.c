@@ -7,13 +7,15 @@
 #include <hypercall/batch.h>
 #include <hypercall/guest.h>
 #include <hypercall/ring.h>
+#include <hypercall/smp.h>
 
 #include "engine.h"
+#include "guest_user.h"
 
 KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MULTICALL) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) |
 			 KEEL_NEEDS(EVENT) | KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(MEMORY) |
 			 KEEL_NEEDS(STATS),
-		 0);
+		 KEEL_NEEDS(AS) | KEEL_NEEDS(USER), 0, KEEL_U64(1) << KEEL_F1_SMP);
 KEEL_IMAGE_MEMORY(BENCH_RAM);
 
 #define BATCH 64 /* records or entries one call works off at most */
@@ -361,6 +363,22 @@ static uint64_t run_memory(void)
 	return 0;
 }
 
+/* Other vCPUs sleep all the time. */
+static void sleep_forever(void *arg)
+{
+	(void)arg;
+	for (;;)
+		keel_vcpu_wait(KEEL_TIME_NEVER);
+}
+
+static void start_others(void)
+{
+	static keel_u8 stack[16][4096] __attribute__((aligned(16)));
+
+	for (keel_u32 i = 1; i < keel_vcpus() && i < sizeof(stack) / sizeof(stack[0]); i++)
+		must(keel_smp_start(i, stack[i] + sizeof(stack[i]), sleep_forever, NULL, NULL), "start a vCPU");
+}
+
 static uint64_t run_nothing(void)
 {
 	return 0;
@@ -391,6 +409,12 @@ static const struct op ops[] = {
 	{ "flood", prepare_flood, run_flood, finish_flood },
 	{ "cpu", NULL, run_cpu, NULL },
 	{ "memory", NULL, run_memory, NULL },
+	{ "user_call", user_prepare, user_run_call, NULL },
+	{ "user_fault", user_prepare, user_run_fault, user_forget },
+	{ "user_refill", user_prepare_refill, user_run_refill, user_finish_refill },
+	{ "user_spaces", user_prepare_spaces, user_run_spaces, NULL },
+	{ "user_fork", user_prepare_family, user_run_fork, NULL },
+	{ "user_cpu", user_prepare, user_run_cpu, NULL },
 	{ "nothing", NULL, run_nothing, NULL },
 	{ NULL, NULL, NULL, NULL },
 };
@@ -421,6 +445,8 @@ static void setup(const struct keel_start *start)
 		calls[i].id = KEEL_CALL_BASE_NOP;
 	}
 
+	user_setup(start);
+	start_others();
 	keel_ring_attach(&out, &ring, KEEL_RING_GUEST_OUT);
 	keel_ring_attach(&in, &ring, KEEL_RING_GUEST_IN);
 	must(keel_console_setup(keel_gpa_of(&ring), sizeof(ring)).status, "console_setup");

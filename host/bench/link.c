@@ -125,11 +125,11 @@ void link_stop(struct link *l)
 	close(l->out);
 }
 
-pid_t only_child(pid_t parent)
+/* Calls fn with each child of a process. */
+static void for_each_child(pid_t parent, void (*fn)(pid_t pid, void *arg), void *arg)
 {
 	DIR *d = opendir("/proc");
 	struct dirent *e;
-	pid_t found = 0;
 
 	if (!d)
 		die("/proc: %s", strerror(errno));
@@ -149,14 +149,46 @@ pid_t only_child(pid_t parent)
 		/* The probe of --backend auto, on its way out. */
 		if (strstr(text, "(keel-probe)"))
 			continue;
-		if (found)
-			die("process %d has several children", (int)parent);
-		found = atoi(e->d_name);
+		fn(atoi(e->d_name), arg);
 	}
 	closedir(d);
-	if (!found)
-		die("process %d has no child", (int)parent);
+}
+
+static void note_child(pid_t pid, void *arg)
+{
+	pid_t *found = arg;
+
+	*found = *found ? -1 : pid;
+}
+
+pid_t only_child(pid_t parent)
+{
+	pid_t found = 0;
+
+	for_each_child(parent, note_child, &found);
+	if (found <= 0)
+		die("process %d has %s", (int)parent, found ? "several children" : "no child");
 	return found;
+}
+
+struct visit {
+	void (*fn)(pid_t pid, void *arg);
+	void *arg;
+};
+
+static void visit(pid_t pid, void *arg)
+{
+	const struct visit *v = arg;
+
+	for_each_process(pid, v->fn, v->arg);
+}
+
+void for_each_process(pid_t pid, void (*fn)(pid_t pid, void *arg), void *arg)
+{
+	struct visit v = { fn, arg };
+
+	fn(pid, arg);
+	for_each_child(pid, visit, &v);
 }
 
 pid_t guest_process(pid_t host)

@@ -46,6 +46,9 @@ pid_t guest_process(pid_t host);
 /* Confine all threads of a process to one processor. */
 void pin_process(pid_t pid, int cpu);
 
+/* Calls fn with a process and all its descendants. */
+void for_each_process(pid_t pid, void (*fn)(pid_t pid, void *arg), void *arg);
+
 /* Calls fn with each thread of a process. */
 void for_each_thread(pid_t pid, void (*fn)(pid_t pid, pid_t tid, void *arg), void *arg);
 

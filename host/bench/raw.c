@@ -413,8 +413,10 @@ static const struct op ops[] = {
 	{ "user_spin", user_prepare_spin, user_run_call, user_finish_spin },
 	{ "user_fault", user_prepare, user_run_fault, user_forget },
 	{ "user_fault_k", user_prepare, user_run_fault_k, user_forget },
+	{ "user_fault_spin", user_prepare_spin, user_run_fault_k, user_forget_spin },
 	{ "user_refill", user_prepare, user_run_refill, user_forget },
 	{ "user_refill_k", user_prepare, user_run_refill_k, user_forget },
+	{ "user_refill_spin", user_prepare_spin, user_run_refill_k, user_forget_spin },
 	{ "user_spaces", user_prepare_spaces, user_run_spaces, NULL },
 	{ "user_fork", NULL, user_run_fork, NULL },
 	{ "user_cpu", NULL, run_user_cpu, NULL },
@@ -446,7 +448,7 @@ static void setup(int cpu, int peer_cpu, const char *file)
 	if (ram < 0)
 		fail(file);
 	map(LOOP_VA, LOOP_GPA, LOOP_BYTES, MAP_POPULATE);
-	user_setup(peer_cpu, ram);
+	user_setup(cpu, peer_cpu, ram);
 
 	if (sigaction(SIGUSR2, &sa, NULL) || timer_create(CLOCK_MONOTONIC, &ev, &timer))
 		fail("timer");

@@ -53,7 +53,7 @@ struct lane {
 
 static struct lane *lanes; /* SPACES of them */
 static unsigned int made;
-static int user_cpu, ram_fd, answer = -1;
+static int own_cpu, user_cpu, ram_fd, answer = -1;
 
 static uint32_t load(uint32_t *at)
 {
@@ -141,6 +141,7 @@ static int mapper(void *arg)
 	struct lane *l = arg;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	pin(own_cpu);
 	for (uint32_t seen = 0;; seen++) {
 		while (load(&l->seq) == seen)
 			futex_wait(&l->seq, seen);
@@ -194,8 +195,9 @@ static bool enter(struct lane *l)
 	return l->sig == SIGSYS;
 }
 
-void user_setup(int peer_cpu, int ram)
+void user_setup(int cpu, int peer_cpu, int ram)
 {
+	own_cpu = cpu;
 	user_cpu = peer_cpu;
 	ram_fd = ram;
 }
@@ -259,7 +261,7 @@ uint64_t user_run_call(void)
 
 uint64_t user_run_spaces(void)
 {
-	for (int i = 0; i < SPACES * SPACE_ROUNDS; i++)
+	for (int i = 0; i < PER_SPACES; i++)
 		enter(&lanes[i % SPACES]);
 	return 0;
 }
@@ -351,6 +353,12 @@ void user_forget(void)
 	l->call[1] = (long)AREA_VA;
 	l->call[2] = (long)SCATTER_SPAN(AREA_PAGES);
 	command(l, false);
+}
+
+void user_forget_spin(void)
+{
+	user_forget();
+	user_finish_spin();
 }
 
 uint64_t user_run_fork(void)

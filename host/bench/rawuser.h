@@ -6,17 +6,19 @@
 #include <stdint.h>
 
 /**
- * user_setup - what all of them need; the processes are made when they are
+ * user_setup - what all of them need; processes are made when the first operation wants them
+ * @cpu: where this program runs, and M
  * @peer_cpu: where user code runs
  * @ram: file of the memory it works on
  */
-void user_setup(int peer_cpu, int ram);
+void user_setup(int cpu, int peer_cpu, int ram);
 
 void user_prepare(void); /* processes that sleep while it is not their turn */
 void user_prepare_spin(void);
 void user_finish_spin(void);
 void user_prepare_spaces(void);
 void user_forget(void); /* what was mapped for faults */
+void user_forget_spin(void);
 
 uint64_t user_run_call(void);
 uint64_t user_run_fault(void);	 /* K - M - U: M wakes U */
