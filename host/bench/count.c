@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * check-counts: how many system calls the guest process makes, and how many
- * signals it gets, in one run of each of the bench guest's operations.
+ * signals it gets, in one run of each of the bench guest's operations; how often
+ * user code hands over to it, and that it does so in the processes that are there.
  *
  *	count KEEL GUEST	KTAP on standard output
  *
@@ -10,6 +11,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -21,6 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../backend/ring3/layout.h"
 #include "engine.h"
 #include "link.h"
 
@@ -79,14 +82,59 @@ static const struct test {
 	  .most = 2,
 	  .reads = 10 },
 	{ "ring", "console output while the host is awake: no system call", .sig = 0 },
-	{ "flood", "16 times input while interrupts are off: 1 wake-up", .sig = SIGUSR1, .least = 1, .most = 1 },
+	{ "flood", "16 times input while interrupts are off: 1 wake-up", .sig = K_SIG_HOST_KICK, .least = 1,
+	  .most = 1 },
 	{ "ping",
 	  "100 remote calls: at most a wake and a wait each",
 	  { CALL(futex, 0, 2 * PER_PING), CALL(sched_yield, 0, UINT32_MAX) },
 	  .sig = 0 },
+	{ "user_call",
+	  "50 system calls of user code: at most a wake and a wait each",
+	  { CALL(futex, 0, 2 * PER_ENTER), CALL(sched_yield, 0, UINT32_MAX) },
+	  .sig = 0 },
+	{ "user_cpu",
+	  "2000000 rounds of a loop in user code: at most a wake and a wait",
+	  { CALL(futex, 0, 2), CALL(sched_yield, 0, UINT32_MAX) },
+	  .sig = 0 },
 };
 
 #define TESTS (sizeof(tests) / sizeof(tests[0]))
+
+/* Each time user code stops, whatever for, a signal says so. */
+static const struct user_test {
+	const char *op, *name;
+	unsigned int calls;	  /* SIGSYS, exactly */
+	unsigned int least, most; /* SIGSEGV */
+	unsigned int resets;	  /* at most */
+} user_tests[] = {
+	{ .op = "user_call", .name = "50 system calls of user code: 50 hand-offs", .calls = PER_ENTER },
+	{ .op = "user_spaces",
+	  .name = "128 system calls of 64 address spaces in turn: 128 hand-offs",
+	  .calls = PER_SPACES },
+	{ .op = "user_fault",
+	  .name = "16 page faults of user code, answered by the guest: 1 hand-off each",
+	  .calls = 1,
+	  .least = PER_FAULT,
+	  .most = PER_FAULT,
+	  .resets = 1 },
+	{ .op = "user_refill",
+	  .name = "512 pages that a new copy of a space has: 16 at least with each hand-off",
+	  .calls = 2, /* the first one of the copy, too... */
+	  .least = 1,
+	  .most = AREA_PAGES / REFILL + 1, /* ...and its page of code */
+	  .resets = 1 },
+	/* The child finds nothing mapped for it, and its parent's pages have become read-only. */
+	{ .op = "user_fork",
+	  .name = "4 times fork, exit and wait: 3 hand-offs for calls, 2 to 5 for page faults",
+	  .calls = 3 * PER_FORK,
+	  .least = 2 * PER_FORK,
+	  .most = 5 * PER_FORK,
+	  .resets = 4 * PER_FORK },
+	{ .op = "user_cpu", .name = "2000000 rounds of a loop in user code: 1 hand-off", .calls = 1 },
+};
+
+#define USER_TESTS (sizeof(user_tests) / sizeof(user_tests[0]))
+#define PROCESSES 512
 
 struct counts {
 	unsigned int call[CALLS];
@@ -225,6 +273,111 @@ static bool judge(const struct test *t, const struct counts *c)
 	return good;
 }
 
+/* What runs user code: all processes below the guest process. */
+static struct {
+	pid_t skip, pid[PROCESSES];
+	unsigned int n;
+} below;
+
+static void note_process(pid_t pid, void *arg)
+{
+	(void)arg;
+	if (pid == below.skip)
+		return;
+	if (below.n == PROCESSES)
+		die("too many processes");
+	below.pid[below.n++] = pid;
+}
+
+static uint64_t list_processes(pid_t k)
+{
+	uint64_t hash = 0;
+
+	below.skip = k;
+	below.n = 0;
+	for_each_process(k, note_process, NULL);
+	for (unsigned int i = 0; i < below.n; i++)
+		hash = hash * 1000003 + (uint64_t)below.pid[i];
+	return hash;
+}
+
+static void seize_thread(pid_t pid, pid_t tid, void *arg)
+{
+	(void)pid, (void)arg;
+	if (ptrace(PTRACE_SEIZE, tid, 0, 0))
+		die("thread %d cannot be traced: %s", (int)tid, strerror(errno));
+}
+
+static void release_thread(pid_t pid, pid_t tid, void *arg)
+{
+	int status;
+
+	(void)pid, (void)arg;
+	ptrace(PTRACE_INTERRUPT, tid, 0, 0);
+	if (waitpid(tid, &status, __WALL) != tid || ptrace(PTRACE_DETACH, tid, 0, 0))
+		die("thread %d cannot be released: %s", (int)tid, strerror(errno));
+}
+
+/* Signals of all that runs user code, while one operation is prepared, done and undone. */
+static void watch(struct link *l, const char *op, struct counts *c)
+{
+	struct pollfd answer = { .fd = l->out, .events = POLLIN };
+	unsigned int ms = 0;
+	char text[64];
+	int status;
+	pid_t tid;
+
+	for (unsigned int i = 0; i < below.n; i++)
+		for_each_thread(below.pid[i], seize_thread, NULL);
+	snprintf(text, sizeof(text), "%s 1 0\n", op);
+	link_send(l, text);
+	while (poll(&answer, 1, 0) == 0) {
+		while ((tid = waitpid(-1, &status, WNOHANG | __WALL)) > 0) {
+			int sig = WSTOPSIG(status);
+
+			if (!WIFSTOPPED(status))
+				die("process %d ended, wait status %#x", (int)tid, (unsigned int)status);
+			if (status >> 16)
+				sig = 0; /* a stop of ptrace's own */
+			else if (sig < SIGNALS)
+				c->sig[sig]++;
+			if (ptrace(PTRACE_CONT, tid, 0, sig))
+				die("ptrace: %s", strerror(errno));
+		}
+		if (ms++ > SECONDS * 10000)
+			die("%s did not end", op);
+		usleep(100);
+	}
+	for (unsigned int i = 0; i < below.n; i++)
+		for_each_thread(below.pid[i], release_thread, NULL);
+	if (strncmp(link_line(l), op, strlen(op)))
+		die("the guest answers something else");
+}
+
+static bool user_test(struct link *l, pid_t k, const struct user_test *t)
+{
+	struct counts c = { .marks = 0 };
+	uint64_t min, median, before;
+	bool good;
+
+	/* The first time processes are made. */
+	link_ask(l, t->op, 1, &min, &median);
+	before = list_processes(k);
+	watch(l, t->op, &c);
+	good = list_processes(k) == before;
+	if (!good)
+		printf("# processes came or went\n");
+	printf("# in %u processes: %u SIGSYS, %u SIGSEGV\n", below.n, c.sig[SIGSYS], c.sig[SIGSEGV]);
+	good &= c.sig[SIGSYS] == t->calls && c.sig[SIGSEGV] >= t->least && c.sig[SIGSEGV] <= t->most;
+	/* Before pages are taken away from a space, the host makes sure with SIGUSR2 that its user code sleeps. */
+	for (int sig = 1; sig < SIGNALS; sig++)
+		if (c.sig[sig] && sig != SIGSYS && sig != SIGSEGV) {
+			printf("# %s %u\n", strsignal(sig), c.sig[sig]);
+			good &= sig == SIGUSR2 && c.sig[sig] <= t->resets;
+		}
+	return good;
+}
+
 int main(int argc, char **argv)
 {
 	char *const boot[] = { argv[1], "run", "--backend", "ring3", "--mem", "128M", argv[2], NULL };
@@ -239,13 +392,19 @@ int main(int argc, char **argv)
 	}
 	link_start(&l, "the guest", boot, NULL);
 	k = guest_process(l.pid);
-	printf("KTAP version 1\n1..%zu\n", TESTS);
+	printf("KTAP version 1\n1..%zu\n", TESTS + USER_TESTS);
 	for (size_t i = 0; i < TESTS; i++) {
 		bool good;
 
 		trace(&l, k, &tests[i], &c);
 		good = judge(&tests[i], &c);
 		printf("%s %zu %s\n", good ? "ok" : "not ok", i + 1, tests[i].name);
+		bad |= !good;
+	}
+	for (size_t i = 0; i < USER_TESTS; i++) {
+		bool good = user_test(&l, k, &user_tests[i]);
+
+		printf("%s %zu %s\n", good ? "ok" : "not ok", TESTS + i + 1, user_tests[i].name);
 		bad |= !good;
 	}
 	link_stop(&l);
