@@ -377,10 +377,17 @@ static void on_input(struct hal_frame *frame, void *arg)
 	wake(&threads[0]);
 }
 
+/* Input that came while the shell waited for a process. */
+static char ahead[1024];
+static unsigned int ahead_in, ahead_out;
+
 static int get_char(void)
 {
 	int c;
 
+	if (ahead_out < ahead_in)
+		return (unsigned char)ahead[ahead_out++];
+	ahead_in = ahead_out = 0;
 	for (;;) {
 		hal_irq_disable();
 		c = hal_getc();
@@ -579,8 +586,10 @@ static int process_await(unsigned int pid)
 	hal_irq_disable();
 	awaited = pid;
 	while (awaited && process_find(pid)) {
-		while ((c = hal_getc()) >= 0) {
-			if (c == 3 && process_find(pid))
+		while (ahead_in < sizeof(ahead) && (c = hal_getc()) >= 0) {
+			if (c != 3)
+				ahead[ahead_in++] = (char)c;
+			else if (process_find(pid))
 				process_kill(process_find(pid));
 		}
 		wake(process_thread);
