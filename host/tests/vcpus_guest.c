@@ -43,15 +43,15 @@ static volatile bool release; /* who is held may go on */
 static volatile bool finish;  /* a peer's loop shall end */
 static keel_u32 event_bit;
 
+static keel_u64 now(void)
+{
+	return keel_must(keel_time_read());
+}
+
 static void result(bool good, const char *what)
 {
 	keel_printf("%s %u %s\n", good ? "ok" : "not ok", ++results, what);
 	wrong += !good;
-}
-
-static keel_u64 now(void)
-{
-	return keel_must(keel_time_read());
 }
 
 /* Nothing here takes long; what does not come at all shall end the test. */

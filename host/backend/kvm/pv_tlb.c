@@ -62,24 +62,32 @@ enum pv_quiet pv_quiet(struct mvcpu *v, enum pv_quiet how)
 	return __atomic_exchange_n(&v->backend[PV_SLOT_QUIET], how, __ATOMIC_SEQ_CST);
 }
 
+/* Interrupts are off. What was asked is read first: then the generation is at least the one it was asked for. */
+static void answer(struct mvcpu *v, bool all)
+{
+	uint64_t *s = v->backend;
+	const uint64_t asked = __atomic_load_n(&s[PV_SLOT_ASKED], __ATOMIC_SEQ_CST);
+
+	if (s[PV_SLOT_QUIET] == PV_LOUD)
+		catch_up(v, all);
+	__atomic_store_n(&s[PV_SLOT_ANSWERED], asked, __ATOMIC_SEQ_CST);
+}
+
+/* Answers, too: who asked while it was quiet may look again only now, and sent no interrupt. */
 void pv_loud(struct mvcpu *v, enum pv_quiet was)
 {
 	__atomic_store_n(&v->backend[PV_SLOT_QUIET], was, __ATOMIC_SEQ_CST);
-	if (was == PV_LOUD)
-		catch_up(v, true);
+	answer(v, true);
 }
 
 void pv_answer(struct mvcpu *v)
 {
-	uint64_t *s = v->backend, asked, flags;
+	uint64_t flags;
 
-	if (__atomic_load_n(&s[PV_SLOT_ASKED], __ATOMIC_RELAXED) == s[PV_SLOT_ANSWERED])
+	if (__atomic_load_n(&v->backend[PV_SLOT_ASKED], __ATOMIC_RELAXED) == v->backend[PV_SLOT_ANSWERED])
 		return;
 	flags = interrupts_off();
-	asked = __atomic_load_n(&s[PV_SLOT_ASKED], __ATOMIC_SEQ_CST);
-	if (s[PV_SLOT_QUIET] == PV_LOUD)
-		catch_up(v, false);
-	__atomic_store_n(&s[PV_SLOT_ANSWERED], asked, __ATOMIC_SEQ_CST);
+	answer(v, false);
 	interrupts_restore(flags);
 }
 
