@@ -107,8 +107,11 @@ void pv_shoot(struct mvcpu *v, uint32_t vcpus, enum pv_quiet concerns)
 		if (!(vcpus >> i & 1))
 			continue;
 		ticket[i] = __atomic_add_fetch(&to->backend[PV_SLOT_ASKED], 1, __ATOMIC_SEQ_CST);
+		/* One that is quiet catches up by itself. It may be loud at the next look, and was not interrupted. */
 		if (owes(to, ticket[i], concerns))
 			pv_ipi(to, PV_VECTOR_SHOOT);
+		else
+			vcpus &= ~(1u << i);
 	}
 	for (uint32_t i = 0; vcpus >> i; i++)
 		for (uint32_t n = 1; vcpus >> i & 1 && owes(mv_peer(v, i), ticket[i], concerns); n++) {
