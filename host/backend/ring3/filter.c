@@ -139,6 +139,8 @@ int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct soc
 		  { ARENA(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0), IS(5, FUTEX_BITSET_MATCH_ANY) } },
 		{ SCMP_SYS(futex), 6, { ARENA(0), IS(1, FUTEX_WAKE), IS(2, 1), IS(3, 0), IS(4, 0), IS(5, 0) } },
 		{ SCMP_SYS(read), 3, { WITHIN(0, K_FD_DONE, 16), SHARED_VCPU(1), IS(2, 8) } },
+		{ SCMP_SYS(sched_setaffinity), 3, { LOW32(0), IS(1, K_CPU_SET), SHARED_VCPU(2) } },
+		{ SCMP_SYS(getcpu), 3, { SHARED_VCPU(0), IS(1, 0), IS(2, 0) } },
 		{ SCMP_SYS(tgkill), 3, { LOW32(0), LOW32(1), IS(2, U_SIG_KICK) } },
 		{ SCMP_SYS(tgkill), 3, { LOW32(0), LOW32(1), IS(2, U_SIG_RESET) } },
 	};
@@ -250,7 +252,7 @@ int ring3_outer_filter(struct sock_filter *prog, unsigned int max)
 		SCMP_SYS(tgkill),	 SCMP_SYS(clone),	   SCMP_SYS(memfd_create),
 		SCMP_SYS(ftruncate),	 SCMP_SYS(eventfd2),	   SCMP_SYS(fcntl),
 		SCMP_SYS(dup3),		 SCMP_SYS(close_range),	   SCMP_SYS(rt_sigtimedwait),
-		SCMP_SYS(wait4),	 SCMP_SYS(kill),
+		SCMP_SYS(wait4),	 SCMP_SYS(kill),	 SCMP_SYS(getcpu),	    SCMP_SYS(sched_setaffinity),
 	};
 
 	return build_list(calls, sizeof(calls) / sizeof(calls[0]), prog, max);

@@ -42,6 +42,7 @@ AT(r15, US_R15);
 AT(rdi, US_RDI);
 AT(rcx, US_RCX);
 AT(iret, US_IRET);
+AT(started, US_STARTED);
 AT(prog, US_PROG);
 AT(alt, US_ALT);
 AT(mask, US_MASK);
@@ -85,10 +86,32 @@ struct pair {
 	uint32_t entered; /* by vCPU: its thread may have run user code since it was quiet for certain */
 	uint32_t used;	  /* by vCPU: its slot may hold something of the owner's */
 	uint64_t last;	  /* when it was entered, in entries */
-	int u, tid[MON_MAX_VCPUS];
+	int u, m, tid[MON_MAX_VCPUS];
+	uint32_t cpu[MON_MAX_VCPUS], m_cpu;	       /* where they may run; ANY_CPU = everywhere */
 	uint64_t fs[MON_MAX_VCPUS], gs[MON_MAX_VCPUS]; /* bases its threads have; for processors without FSGSBASE */
 };
 
+/*
+ * How a vCPU and the U threads it enters hand over. Apart: on two processors, each
+ * spinning a while for the other, which is fastest while both have one to run on.
+ * Together: on one, sleeping at once, which is what costs least otherwise.
+ */
+struct way {
+	bool together;
+	bool slept;	   /* K did, for the hand-over just seen */
+	uint32_t score;	   /* of hand-overs that were slow, apart */
+	uint32_t left;	   /* hand-overs until apart is tried again */
+	uint32_t patience; /* how many the next time */
+	uint32_t cpu;	   /* together */
+};
+#define ANY_CPU ~0u
+#define SLOW_TICKS 45000 /* about 15 us; a wake-up between processors, or one that has none to run on */
+#define SCORE_SLOW 8
+#define SCORE_MAX 40
+#define TOGETHER_MIN 1024
+#define TOGETHER_MAX 65536
+
+static struct way ways[MON_MAX_VCPUS];
 static struct pair pairs[U_PAIRS];
 static struct mon_lock pairs_lock;
 static uint64_t entries;
@@ -208,6 +231,66 @@ long k_user_init(struct mvcpu *v, uint64_t minsig)
 	return err < 0 ? err : 0;
 }
 
+/* Where threads run */
+
+static void pin(int tid, uint32_t cpu)
+{
+	uint8_t set[K_CPU_SET];
+
+	for (unsigned int i = 0; i < sizeof(set); i++)
+		set[i] = cpu == ANY_CPU ? 0xff : cpu / 8 == i ? 1 << cpu % 8 : 0;
+	/* Where it fails, nothing but time is lost. */
+	sys3(__NR_sched_setaffinity, tid, sizeof(set), (uint64_t)set);
+}
+
+static uint32_t place(const struct mvcpu *v)
+{
+	return ways[v->id].together ? ways[v->id].cpu : ANY_CPU;
+}
+
+static uint32_t ticks(void)
+{
+	uint32_t low, high;
+
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high));
+	return low;
+}
+
+/* A hand-over has been seen: it took so long until user code ran. */
+static void learn(struct mvcpu *v, uint32_t took)
+{
+	struct way *w = &ways[v->id];
+
+	if (!config()->user_spin)
+		return;
+	if (w->together) {
+		if (--w->left)
+			return;
+		w->together = false;
+		w->score = SCORE_MAX / 2;
+		pin(0, ANY_CPU);
+		return;
+	}
+	if (w->slept || took > SLOW_TICKS)
+		w->score += SCORE_SLOW;
+	else if (w->score)
+		w->score--;
+	else
+		w->patience = TOGETHER_MIN;
+	if (w->score > SCORE_MAX) {
+		uint32_t cpu;
+
+		if (sys3(__NR_getcpu, (uint64_t)&cpu, 0, 0) || cpu >= K_CPU_SET * 8)
+			return;
+		w->together = true;
+		w->cpu = cpu;
+		w->patience = w->patience < TOGETHER_MIN ? TOGETHER_MIN : w->patience;
+		w->left = w->patience;
+		w->patience = w->patience < TOGETHER_MAX / 2 ? 2 * w->patience : TOGETHER_MAX;
+		pin(0, cpu);
+	}
+}
+
 /* Pairs and their mappers */
 
 static void call_nursery(void)
@@ -231,6 +314,10 @@ static bool m_run(struct mvcpu *v, struct pair *p)
 	uint64_t *answer = &v->backend[K_SLOT_DONE];
 	bool done = false;
 
+	if (p->m_cpu != place(v)) {
+		p->m_cpu = place(v);
+		pin(p->m, p->m_cpu);
+	}
 	c->n = p->n;
 	c->fd = K_FD_DONE + v->id;
 	p->n = 0;
@@ -418,8 +505,12 @@ static bool make_process(struct mvcpu *v, struct pair *p)
 	if (state != U_LIVE)
 		return false;
 	p->u = (int)head()->pair[n].u;
-	for (uint32_t i = 0; i < v->mon->vcpus; i++)
+	p->m = (int)head()->pair[n].m;
+	p->m_cpu = ANY_CPU;
+	for (uint32_t i = 0; i < v->mon->vcpus; i++) {
 		p->tid[i] = (int)head()->pair[n].tid[i];
+		p->cpu[i] = ANY_CPU;
+	}
 	p->live = true;
 	p->n = p->mappings = p->entered = 0;
 	p->used = ~0u; /* programs of its filters */
@@ -782,6 +873,7 @@ static bool await(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t se
 	uint64_t until = 0, *ts = &v->backend[K_SLOT_DEADLINE];
 	uint32_t turn;
 
+	ways[v->id].slept = false;
 	for (uint32_t i = s->spin; i; i--) {
 		if (!__atomic_load_n(&s->turn, __ATOMIC_ACQUIRE))
 			return alive(p);
@@ -789,6 +881,7 @@ static bool await(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t se
 			break;
 		__asm__ volatile("pause");
 	}
+	ways[v->id].slept = true;
 	__atomic_store_n(&s->k_asleep, 1, __ATOMIC_SEQ_CST);
 	while ((turn = __atomic_load_n(&s->turn, __ATOMIC_SEQ_CST))) {
 		uint32_t kicks = __atomic_load_n(&v->kick_seq, __ATOMIC_SEQ_CST);
@@ -817,15 +910,18 @@ static bool await(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t se
 /* Let the thread run what was loaded, until it stops. */
 static bool run(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t seen)
 {
+	uint32_t posted;
 	bool handed;
 
 	__atomic_store_n(&s->kick, 0, __ATOMIC_RELAXED);
 	v->backend[K_SLOT_USER] = (uint64_t)s;
+	posted = ticks();
 	__atomic_store_n(&s->turn, 1, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&s->u_asleep, __ATOMIC_SEQ_CST))
 		sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAKE, 1, 0, 0, 0);
 	handed = await(v, p, s, seen);
 	v->backend[K_SLOT_USER] = 0;
+	learn(v, s->started - posted);
 	return handed;
 }
 
@@ -920,7 +1016,11 @@ uint32_t mb_user(struct mvcpu *v)
 		load(v, s);
 		s->fs = v->user.fs_base;
 		s->gs = v->user.gs_base;
-		s->spin = config()->user_spin;
+		s->spin = ways[v->id].together ? 0 : config()->user_spin;
+		if (p->cpu[v->id] != place(v)) {
+			p->cpu[v->id] = place(v);
+			pin(p->tid[v->id], p->cpu[v->id]);
+		}
 		s->flags = v->backend[K_SLOT_FSGSBASE] ? US_FSGSBASE
 						       : (p->fs[v->id] != v->user.fs_base ? US_SET_FS : 0) |
 								 (p->gs[v->id] != v->user.gs_base ? US_SET_GS : 0);

@@ -71,6 +71,7 @@
 #define US_RAX 184
 #define US_RCX 192
 #define US_IRET 200
+#define US_STARTED 240
 #define US_PROG 256
 #define US_ALT 272
 #define US_MASK 296
@@ -110,7 +111,8 @@ struct u_slot {
 	struct {
 		uint64_t rip, cs, rflags, rsp, ss;
 	} iret;
-	uint64_t pad[2];
+	uint32_t started; /* U: low half of the time stamp counter before user code runs */
+	uint32_t pad[3];
 	/* From here on only until the thread is sealed. */
 	struct {
 		uint64_t len, code;

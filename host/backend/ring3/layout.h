@@ -30,6 +30,8 @@
 #define K_FD_MON 5 /* closed before sealing */
 #define K_FD_DOORBELL 6
 
+#define K_CPU_SET 128 /* bytes of a set of processors; of 1024, as everywhere */
+
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 

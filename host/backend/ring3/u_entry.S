@@ -98,6 +98,8 @@ u_resume:
 	testl	$US_SET_FS | US_SET_GS | US_FSGSBASE, %ecx
 	jnz	u_bases
 u_load:
+	rdtsc
+	movl	%eax, US_STARTED(%rbx)
 	xorl	%eax, %eax		/* no state of a context passes to the next one */
 	movl	%eax, %ds
 	movl	%eax, %es
