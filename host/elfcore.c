@@ -29,17 +29,21 @@ struct piece {
 };
 
 /* As in the file, where a note's parts are 4-byte aligned: packed, lest the compiler aligns them to 8. */
+struct status {
+	Elf64_Nhdr nh;
+	char name[8];
+	struct elf_prstatus desc;
+} __attribute__((packed));
+
+/* The order Linux has. Each vCPU that is known of is a thread to gdb, the one that crashed its current one. */
 struct notes {
-	struct {
-		Elf64_Nhdr nh;
-		char name[8];
-		struct elf_prstatus desc;
-	} __attribute__((packed)) status;
+	struct status crashed;
 	struct {
 		Elf64_Nhdr nh;
 		char name[8];
 		struct elf_prpsinfo desc;
 	} __attribute__((packed)) info;
+	struct status other[PARTITION_VCPUS - 1];
 } __attribute__((packed));
 
 const char *elfcore_path(const struct keel_options *opt, char *buf, size_t n)
@@ -68,10 +72,9 @@ static int trap_signal(const struct crash_info *c)
 	return 11;
 }
 
-static void fill_notes(struct notes *n, const struct partition *p, const struct crash_info *c)
+static void fill_status(struct status *n, const struct keel_frame *r, unsigned int vcpu, int signal)
 {
-	const struct keel_frame *r = &c->regs;
-	struct user_regs_struct regs = {
+	const struct user_regs_struct regs = {
 		.r15 = r->r15,
 		.r14 = r->r14,
 		.r13 = r->r13,
@@ -93,16 +96,30 @@ static void fill_notes(struct notes *n, const struct partition *p, const struct 
 		.eflags = r->rflags,
 		.rsp = r->rsp,
 		.ss = 0x2b,
-		.gs_base = VCPU_VA,
+		.gs_base = VCPU_VA + vcpu * VCPU_STRIDE,
 	};
+
+	n->nh = (Elf64_Nhdr){ 5, sizeof(n->desc), NT_PRSTATUS };
+	memcpy(n->name, "CORE", 5);
+	n->desc.pr_info.si_signo = n->desc.pr_cursig = (short)signal;
+	n->desc.pr_pid = (pid_t)vcpu + 1;
+	memcpy(&n->desc.pr_reg, &regs, sizeof(regs));
+}
+
+/* Returns how many bytes of it are used. */
+static size_t fill_notes(struct notes *n, struct partition *p, const struct crash_info *c)
+{
 	const char *base = strrchr(p->image->name, '/');
+	unsigned int threads = 0;
+	struct crash_info other;
 
 	memset(n, 0, sizeof(*n));
-	n->status.nh = (Elf64_Nhdr){ 5, sizeof(n->status.desc), NT_PRSTATUS };
-	memcpy(n->status.name, "CORE", 5);
-	n->status.desc.pr_info.si_signo = n->status.desc.pr_cursig = (short)trap_signal(c);
-	n->status.desc.pr_pid = 1;
-	memcpy(&n->status.desc.pr_reg, &regs, sizeof(regs));
+	fill_status(&n->crashed, &c->regs, c->vcpu, trap_signal(c));
+	for (unsigned int i = 0; i < p->vcpus && threads < PARTITION_VCPUS - 1; i++) {
+		other.have_regs = false;
+		if (i != c->vcpu && p->ops->snapshot && p->ops->snapshot(p, i, &other) && other.have_regs)
+			fill_status(&n->other[threads++], &other.regs, i, 0);
+	}
 	n->info.nh = (Elf64_Nhdr){ 5, sizeof(n->info.desc), NT_PRPSINFO };
 	memcpy(n->info.name, "CORE", 5);
 	n->info.desc.pr_sname = 'R';
@@ -111,6 +128,7 @@ static void fill_notes(struct notes *n, const struct partition *p, const struct 
 	/* Both fields may be full, without a NUL. */
 	memcpy(n->info.desc.pr_fname, base, strnlen(base, sizeof(n->info.desc.pr_fname)));
 	memcpy(n->info.desc.pr_psargs, p->image->name, strnlen(p->image->name, sizeof(n->info.desc.pr_psargs) - 1));
+	return offsetof(struct notes, other[threads]);
 }
 
 static bool add_piece(struct piece **pieces, size_t *n, size_t *room, struct piece add)
@@ -245,7 +263,7 @@ static int write_core(int fd, struct partition *p, const struct crash_info *c, b
 {
 	struct notes notes;
 	struct piece *pieces;
-	size_t n, head;
+	size_t n, head, notes_size;
 	uint64_t at, budget = 3 * p->ram_size + (64u << 20); /* many mappings of one page must not fill the disk */
 	Elf64_Phdr *ph = NULL;
 	Elf64_Ehdr eh = { .e_ident = { ELFMAG0, ELFMAG1, ELFMAG2, ELFMAG3, ELFCLASS64, ELFDATA2LSB, EV_CURRENT },
@@ -263,11 +281,11 @@ static int write_core(int fd, struct partition *p, const struct crash_info *c, b
 	ph = calloc(n + 1, sizeof(*ph));
 	if (!ph)
 		goto out;
-	fill_notes(&notes, p, c);
+	notes_size = fill_notes(&notes, p, c);
 	eh.e_phnum = (Elf64_Half)(n + 1);
 	head = sizeof(eh) + (n + 1) * sizeof(*ph);
-	ph[0] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = head, .p_filesz = sizeof(notes), .p_align = 4 };
-	at = (head + sizeof(notes) + KEEL_PAGE_SIZE - 1) & ~(KEEL_PAGE_SIZE - 1);
+	ph[0] = (Elf64_Phdr){ .p_type = PT_NOTE, .p_offset = head, .p_filesz = notes_size, .p_align = 4 };
+	at = (head + notes_size + KEEL_PAGE_SIZE - 1) & ~(KEEL_PAGE_SIZE - 1);
 	for (size_t i = 0; i < n; i++) {
 		pieces[i].at = at;
 		ph[i + 1] = (Elf64_Phdr){ .p_type = PT_LOAD,
@@ -284,7 +302,7 @@ static int write_core(int fd, struct partition *p, const struct crash_info *c, b
 		}
 	}
 	if (ftruncate(fd, (off_t)at) || write_at(fd, &eh, sizeof(eh), 0) ||
-	    write_at(fd, ph, (n + 1) * sizeof(*ph), sizeof(eh)) || write_at(fd, &notes, sizeof(notes), head))
+	    write_at(fd, ph, (n + 1) * sizeof(*ph), sizeof(eh)) || write_at(fd, &notes, notes_size, head))
 		goto out;
 	for (size_t i = 0; i < n; i++) {
 		err = write_piece(fd, p, &pieces[i], &budget);

@@ -240,18 +240,31 @@ static void print_next_step(FILE *f, struct partition *p, const struct crash_inf
 		      f);
 }
 
-void report_place(FILE *f, struct partition *p, const struct crash_info *c)
+static void print_vcpu(FILE *f, struct partition *p, const struct symbols *s, const struct crash_info *c,
+		       unsigned int vcpu)
 {
-	struct symbols s;
-
 	if (!c->have_regs)
 		return;
-	symbols_load(&s, p->image);
-	fputs("keel: vCPU 0 was at ", f);
-	print_place(f, &s, c->regs.rip, 0);
+	fprintf(f, "keel: vCPU %u was at ", vcpu);
+	print_place(f, s, c->regs.rip, 0);
 	/* Nobody else can tell: there is no process to look into. */
 	if (p->opt->hvm)
 		print_registers(f, &c->regs);
+}
+
+void report_place(FILE *f, struct partition *p, const struct crash_info *c)
+{
+	struct crash_info other;
+	struct symbols s;
+
+	symbols_load(&s, p->image);
+	for (unsigned int i = 0; i < p->vcpus; i++) {
+		other.have_regs = false;
+		if (i == c->vcpu)
+			print_vcpu(f, p, &s, c, i);
+		else if (p->ops->snapshot && p->ops->snapshot(p, i, &other))
+			print_vcpu(f, p, &s, &other, i);
+	}
 	symbols_free(&s);
 }
 
@@ -261,6 +274,8 @@ void report_crash(FILE *f, struct partition *p, const struct crash_info *c, cons
 	for (size_t i = 0; i < sizeof(c->reason) && c->reason[i]; i++)
 		fputc(c->reason[i] >= ' ' && c->reason[i] < 0x7f ? c->reason[i] : '.', f);
 	fputc('\n', f);
+	if (p->vcpus > 1)
+		fprintf(f, "keel:   on vCPU %u of %u\n", c->vcpu, p->vcpus);
 	if (c->guest_call)
 		print_message(f, c);
 	if (c->have_regs)
