@@ -391,7 +391,7 @@ hostile()
 	step=8
 	[ "$rounds" -lt 1000 ] || step=1
 	echo "KTAP version 1"
-	echo "1..29"
+	echo "1..30"
 	gate "K from outside: sealed, alone, with three descriptors" outside
 	gate "K ends when its host is killed" host_killed
 	gate "a call that is permitted would be noticed" noticed
@@ -419,6 +419,7 @@ hostile()
 	gate "user code: garbage over the frames of its other threads" user_threads "rounds=$((rounds * 8))"
 	gate "user code: it cannot put off its preemption" user_guest HOSTILE-106 "rounds=$rounds"
 	gate "user code: many spaces whose way of running it destroyed" user_guest HOSTILE-107 "rounds=$((rounds / 5))"
+	gate "user code: it cannot go on after it stopped" user_guest HOSTILE-108 "rounds=$rounds"
 	gate "user code: the host from outside, before and after" user_outside
 	gate "a guest that spins ends in time, and nothing is left after $rounds runs" spins_and_leaks
 }

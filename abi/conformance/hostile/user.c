@@ -121,8 +121,14 @@ static bool unharmed(const char *what, u64 n)
 		KT_FAIL("%s %lu: the kernel's memory changed", what, n);
 	ku_code(KU_GPA, KU(call));
 	ku_context(&w, KU_CODE);
-	w.u.r13 = n;
-	if (ku_run(victim, &w) != KEEL_USER_SYSCALL || w.u.r13 != n || w.u.rip != KU_CODE + 2)
+	/* That its way of running is destroyed may be found out now: it is a #GP, and the next time there is another. */
+	for (int i = 0; i < 2; i++) {
+		ku_context(&w, KU_CODE);
+		w.u.r13 = n;
+		if (ku_run(victim, &w) == KEEL_USER_SYSCALL)
+			break;
+	}
+	if (w.u.reason != KEEL_USER_SYSCALL || w.u.r13 != n || w.u.rip != KU_CODE + 2)
 		KT_FAIL("%s %lu: its own space does not run any more: %s vector %u rip %lx", what, n, ku_reason(&w),
 			w.u.vector, w.u.rip);
 	OK_VALUE(HC(KEEL_CALL_BASE_PING, n), n);
@@ -482,6 +488,71 @@ KEEL_TEST("HOSTILE-107", hostile_user_many, "", "", 0)
 			ku_destroy(space[i]);
 		unharmed("many", round);
 	}
+}
+
+/*
+ * User code that claims to have stopped: it writes what it can over where it says
+ * so, and goes on writing to a page. Its kernel takes that page away, from it and
+ * with the space it is in: not one write may arrive after the call.
+ */
+USER_CODE(lie, "	mov %rdi, %rbx\n"
+	       "1:	mov %rax, (%rbx)\n"
+	       "	add $8, %rbx\n"
+	       "	cmp %rsi, %rbx\n"
+	       "	jb 1b\n"
+	       "2:	inc %rcx\n"
+	       "	mov %rcx, (%rdx)\n"
+	       "	jmp 2b\n");
+#define LIE_VA KEEL_U64(0x50000000)
+#define LIE_GPA (KT_SCRATCH_GPA + (8 << 20))
+
+KEEL_TEST("HOSTILE-108", hostile_user_lies, "", "", 0)
+{
+	static const u64 value[] = { 0, 1, ~0ull, 0x7f0000000000, KU_CODE, 1ull << 32, 2 };
+	u64 rounds = kt_option("rounds", 60), late = 0;
+	volatile u64 *word = kt_ram(LIE_GPA);
+
+	prepare();
+	look_around();
+	for (u64 i = 0; i < rounds && writable && !kt_fails; i++) {
+		u32 p = (u32)(i % reached);
+
+		if (!reach_w[p])
+			continue;
+		if (i % 3 == 2) {
+			ku_destroy(victim);
+			victim = ku_make(KU_GPA, KU(call));
+		}
+		ku_code(KU_GPA, KU(lie));
+		OK(KU_MAP(victim, LIE_VA, LIE_GPA, 4096, KU_RW));
+		ku_context(&x, KU_CODE);
+		x.u.rdi = reach[p];
+		x.u.rsi = reach[p] + 4096;
+		x.u.rax = i % 2 ? value[i % 7] : kt_random_below(64) | kt_random_below(64) << 32;
+		x.u.rdx = LIE_VA;
+		arm(MS / 2);
+		any_reason("lie", i);
+		disarm();
+		switch (i % 3) {
+		case 0:
+			OK(KU_UNMAP(victim, LIE_VA, 4096));
+			break;
+		case 1:
+			OK(KU_PROTECT(victim, LIE_VA, 4096, KEEL_PROT_R));
+			break;
+		default:
+			ku_destroy(victim);
+			victim = ku_make(KU_GPA, KU(call));
+		}
+		*word = 0x5eed;
+		kt_spin_ns(3 * MS);
+		if (*word != 0x5eed) {
+			late++;
+			KT_FAIL("page %lx, round %lu: user code that had stopped writes on (%lx)", reach[p], i, *word);
+		}
+		unharmed("lies", i);
+	}
+	kt_note("%lu late writes", late);
 }
 
 /* All of it, with quiet before and after in which the host is looked at from outside. */

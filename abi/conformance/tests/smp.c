@@ -471,7 +471,7 @@ KEEL_TEST("SMP-009", smp_ipi_bad, "KEEL-VCPU-19 KEEL-VCPU-20 KEEL-CALL-09", "neg
 	IPI(ram, 8, IPI_BIT, KEEL_E_FAULT, ARG(1));
 	IPI(-8ull, 16, IPI_BIT, KEEL_E_FAULT, ARG(1));
 	IPI(1ull << 63, 520, IPI_BIT, KEEL_E_FAULT, ARG(1));
-	IPI((u64)&set, 16, IPI_BIT, KEEL_E_FAULT, ARG(1));
+	IPI(KT_LINEAR + g, 16, IPI_BIT, KEEL_E_FAULT, ARG(1));
 	IPI(g + 1, 7, ~0ull, KEEL_E_INVAL, ARG(1)); /* in order; form before extent */
 	IPI(ram, 7, ~0ull, KEEL_E_INVAL, ARG(2));
 	IPI(ram, 16, ~0ull, KEEL_E_RANGE, ARG(3));
@@ -707,7 +707,7 @@ KEEL_TEST("SMP-014", smp_interrupts_busy, "KEEL-VCPU-22 KEEL-TRAP-09 KEEL-EVENT-
 		start(i, interrupted, 0);
 		REQUIRE(kc_until(&kc[i].go, 1, 5000));
 	}
-	for (u64 i = 0; i < 3000 / kt_scale + 100 && !kt_fails; i++) {
+	for (u64 i = 0; i < 300 / kt_scale + 30 && !kt_fails; i++) {
 		struct kc *c = &kc[1 + i % 3];
 		u32 bit = KEEL_PORT_BIT(ping[c->id]), seen = c->seen[bit];
 		u64 end = kt_now() + 5000 * MS * kt_slow();
