@@ -202,10 +202,10 @@ outside()
 		[ "$tries" -lt 100 ] || { echo "the guest does not get to sleep"; kill -9 "$pid"; return 1; }
 		sleep 0.1
 	done
-	# K is the process with the gate's address in its map.
+	# K is the process with the gate's address in its map that had it first: its nursery is a fork of it.
 	k=
 	for p in $(below "$pid"); do
-		grep -q '^7f0100000000-' "/proc/$p/maps" 2>/dev/null && k=$p
+		[ -z "$k" ] && grep -q '^7f0100000000-' "/proc/$p/maps" 2>/dev/null && k=$p
 	done
 	if [ -z "$k" ]; then
 		echo "no process below $pid looks like K"
@@ -237,10 +237,10 @@ outside()
 			[ "${KEEL_HOSTILE_WEAK:-0}" = 1 ] || failed=1
 		}
 	done
-	# Descriptors: RAM, the ABI pages and the doorbell, and nothing else.
+	# Descriptors: RAM, the ABI pages, the doorbell and what user code's mapper answers by, and nothing else.
 	fds=$(find "/proc/$k/fd" -type l -printf '%f\n' | sort -n | paste -sd' ' -)
-	[ "$fds" = "3 4 6" ] || {
-		echo "descriptors of K are $fds, not 3 4 6"
+	[ "$fds" = "3 4 6 16" ] || {
+		echo "descriptors of K are $fds, not 3 4 6 16"
 		ls -l "/proc/$k/fd"
 		failed=1
 	}

@@ -36,7 +36,7 @@ MON_SYMBOL long n_fork(void *stack);
 MON_SYMBOL void n_main(void) __attribute__((noreturn));
 
 /* Its own, like everything static: a fork of K has a copy. */
-static uint8_t stack[16384] __attribute__((aligned(16)));
+static uint8_t stack[8192] __attribute__((aligned(16)));
 static struct sock_filter m_code[K_M_FILTER_MAX];
 static uint32_t m_len, vcpus;
 static uint64_t address_space;
@@ -263,6 +263,7 @@ void n_main(void)
 	must(sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0));
 	must(sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
 	must(sys1(__NR_close, K_FD_DOORBELL));
+	must(sys1(__NR_close, K_FD_MON));
 	must(sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, (uint64_t)&prog));
 	must(sys2(__NR_munmap, MON_RAM_VA, ram));
 	must(sys2(__NR_munmap, MON_ABI_VA, MON_VCPU_VA - MON_ABI_VA));

@@ -105,14 +105,17 @@ struct way {
 	uint32_t cpu;	   /* together */
 };
 #define ANY_CPU ~0u
-#define SLOW_TICKS 45000 /* about 15 us; a wake-up between processors, or one that has none to run on */
+#define SLOW_TICKS 45000   /* about 15 us; a wake-up between processors, or one that has none to run on */
+#define LONG_TICKS 4000000 /* user code that runs so long is better off where the kernel puts it */
 #define SCORE_SLOW 8
 #define SCORE_MAX 40
 #define TOGETHER_MIN 1024
 #define TOGETHER_MAX 65536
 
 static struct way ways[MON_MAX_VCPUS];
-static struct pair pairs[U_PAIRS];
+/* In the monitor's memory, behind its tables: no page of K is anonymous. */
+static struct pair *pairs;
+_Static_assert(sizeof(struct pair) <= K_PAIR_SIZE, "layout.h");
 static struct mon_lock pairs_lock;
 static uint64_t entries;
 static int nursery;
@@ -193,6 +196,7 @@ long k_user_init(struct mvcpu *v, uint64_t minsig)
 		config()->user = 0;
 	if (!config()->user)
 		return 0;
+	pairs = (struct pair *)(MON_VCPU_VA + config()->mon_size - K_PAIRS_SIZE);
 	if (minsig * 3 > U_SLOT_SIZE - U_ALT_OFF)
 		return -E2BIG;
 	__asm__ volatile("fxsave64 %0" : "=m"(fx));
@@ -256,21 +260,23 @@ static uint32_t ticks(void)
 	return low;
 }
 
-/* A hand-over has been seen: it took so long until user code ran. */
-static void learn(struct mvcpu *v, uint32_t took)
+/* A hand-over has been seen: it took so long until user code ran, which it did for so long. */
+static void learn(struct mvcpu *v, uint32_t took, uint32_t ran)
 {
 	struct way *w = &ways[v->id];
 
 	if (!config()->user_spin)
 		return;
 	if (w->together) {
-		if (--w->left)
+		if (--w->left && ran < LONG_TICKS)
 			return;
 		w->together = false;
 		w->score = SCORE_MAX / 2;
 		pin(0, ANY_CPU);
 		return;
 	}
+	if (ran >= LONG_TICKS)
+		return;
 	if (w->slept || took > SLOW_TICKS)
 		w->score += SCORE_SLOW;
 	else if (w->score)
@@ -921,7 +927,7 @@ static bool run(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t seen
 		sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAKE, 1, 0, 0, 0);
 	handed = await(v, p, s, seen);
 	v->backend[K_SLOT_USER] = 0;
-	learn(v, s->started - posted);
+	learn(v, s->started - posted, ticks() - s->started);
 	return handed;
 }
 

@@ -20,6 +20,8 @@
 #define U_ARENA_SPAN 0x10000000	  /* at least U_ARENA_SIZE; a power of two, for the filter */
 #define U_PAIR_VA 0x7f0500000000  /* in U and M: commands, then slots */
 #define U_PAIRS 256
+#define K_PAIR_SIZE 512 /* what K knows of one, at the end of the monitor's memory */
+#define K_PAIRS_SIZE (U_PAIRS * K_PAIR_SIZE)
 #define U_HEAD_SIZE 0x10000
 #define U_SLOT_SIZE 0x8000 /* a power of two: the stack pointer of a handler gives the slot */
 #define U_CMD_SIZE U_SLOT_SIZE

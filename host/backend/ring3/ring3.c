@@ -91,7 +91,7 @@ static int build(struct ring3 *b)
 	struct k_config *c;
 	int err;
 
-	err = monmem_create(&b->mm, p, "ring3", 0);
+	err = monmem_create(&b->mm, p, "ring3", K_PAIRS_SIZE);
 	if (err)
 		return err;
 	c = config(b);
@@ -126,6 +126,11 @@ static int hand_filter(struct ring3 *b)
 	int n;
 
 	c->tgid = b->k.layers >> LAYER_PID_NS & 1 ? 1 : (uint32_t)b->k.pid;
+	if (c->tgid != 1) {
+		/* Its threads are signalled by numbers that the filter cannot know. */
+		host_say("ring3: no PID namespace: guest user code is not offered");
+		monmem_mon(&b->mm)->offered[0] &= ~(KEEL_U64(1) << KEEL_EXT_AS | KEEL_U64(1) << KEEL_EXT_USER);
+	}
 	n = ring3_filter(b->p, c->tgid, c->tgid == 1,
 			 (struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_FILTER_OFF),
 			 (K_N_FILTER_OFF - K_FILTER_OFF) / sizeof(struct sock_filter));
@@ -379,10 +384,16 @@ static void ring3_destroy(struct partition *p)
 	p->backend = NULL;
 }
 
-/* What K may make the kernel spend: its files, once over in kernel page tables, its threads, and change. */
+/*
+ * What K may make the kernel spend: its files, once over in kernel page tables, its
+ * threads, and change; processes for user code, with what their mappings take.
+ */
 static uint64_t memory_of(const struct ring3 *b)
 {
-	return b->p->ram_size + 2 * b->mm.size + b->p->vcpus * KEEL_U64(65536) + (32 << 20);
+	const uint64_t threads = b->p->vcpus * KEEL_U64(65536);
+
+	return b->p->ram_size + 2 * b->mm.size + threads + (32 << 20) + U_PAIRS * (threads + KEEL_U64(262144)) +
+	       b->p->ram_size / 4;
 }
 
 static int ring3_create(struct partition *p)
