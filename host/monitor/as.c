@@ -147,6 +147,17 @@ struct path {
 	uint64_t *t[LEVELS];
 };
 
+/* Give back a table of small pages, none of them under HARVEST, that a large one took the place of. */
+static void clear_small(struct mon *m, struct as *as, uint64_t *t)
+{
+	for (unsigned int i = 0; i < ENTRIES; i++)
+		if (t[i]) {
+			as->pages--;
+			set(m, t, i, 0);
+		}
+	table_put(m, as, t);
+}
+
 /*
  * Walk to `level`, which is 0 or 1. NULL when a table is missing and `make` is false, or
  * cannot be had. A large leaf on the way to level 0 is split when `make` is set.
@@ -251,18 +262,11 @@ uint64_t as_map(struct mon *m, struct as *as, uint64_t va, uint64_t gpa, uint64_
 				break;
 			e = t[slot(va, 1)];
 			*replaced |= !!e;
-			if (e && !(e & PTE_PS)) {
-				/* Clear the small pages first: their table must go back as zero. */
-				uint64_t unused = 0;
-
-				as_unmap(m, as, va, LARGE_PAGES, &unused, &unused);
-				t = walk(m, as, va, 1, true, &p);
-				if (!t)
-					break;
-				e = 0;
-			}
-			as->pages += e ? 0 : LARGE_PAGES;
+			as->pages += e & PTE_PS ? 0 : LARGE_PAGES;
+			/* In one step: tables that were given back meanwhile might not be had again. */
 			set(m, t, slot(va, 1), (gpa + m->ram_base) | pte_flags | PTE_PS);
+			if (e && !(e & PTE_PS))
+				clear_small(m, as, table_at(m, e));
 		} else {
 			t = walk(m, as, va, 0, true, &p);
 			if (!t)
