@@ -99,6 +99,19 @@ $(O)/host/tests/unit: $(HOST_TEST_OBJS)
 
 CHECK_PROGRAMS += $(O)/host/tests/unit
 
+# The monitor's core as a whole, on a backend of its own.
+MONITOR_TEST_OBJS := $(addprefix $(O)/host/tests/,monitor_test.o as.o hc_event.o hc_clock.o \
+	$(addprefix mon_,core.o event.o mmu.o space.o trap.o user.o))
+$(MONITOR_TEST_OBJS): HOST_CFLAGS += -Iabi
+$(O)/host/tests/monitor: $(MONITOR_TEST_OBJS)
+	$(Q)$(CC) $(HOST_TEST_CFLAGS) -o $@ $^ -lcmocka
+-include $(MONITOR_TEST_OBJS:.o=.d)
+CHECK_STAGES += monitor
+CHECK_PROGRAMS += $(O)/host/tests/monitor
+.PHONY: check-monitor
+check-monitor: $(O)/host/tests/monitor
+	$(Q)$(O)/host/tests/monitor
+
 # A guest that misbehaves on request, for run_test.py. Tail calls would hide frames it looks for.
 $(O)/host/tests/guest.elf: host/tests/guest.c $(GUEST_DEPS)
 	@mkdir -p $(@D)
