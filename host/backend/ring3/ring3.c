@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../image.h"
 #include "../../log.h"
 #include "../../seal.h"
 #include "../monmem.h"
@@ -119,6 +120,24 @@ static int build(struct ring3 *b)
 	return 0;
 }
 
+/*
+ * Without a PID namespace there is no user code: its threads are signalled by numbers
+ * that the filter cannot know. 0, or -ENOTSUP when the image cannot do without.
+ */
+static int without_user(struct ring3 *b)
+{
+	const uint64_t lost = KEEL_U64(1) << KEEL_EXT_AS | KEEL_U64(1) << KEEL_EXT_USER;
+
+	b->p->offered[0] &= ~lost;
+	monmem_mon(&b->mm)->offered[0] = b->p->offered[0];
+	if (b->p->image->required[0] & lost) {
+		host_say("ring3: no PID namespace here, so no user code, which the image requires");
+		return -ENOTSUP;
+	}
+	host_say("ring3: no PID namespace: guest user code is not offered");
+	return 0;
+}
+
 /* While K starts, for it is of K's own number: its init's in its PID namespace. */
 static int hand_filter(struct ring3 *b)
 {
@@ -127,9 +146,9 @@ static int hand_filter(struct ring3 *b)
 
 	c->tgid = b->k.layers >> LAYER_PID_NS & 1 ? 1 : (uint32_t)b->k.pid;
 	if (c->tgid != 1) {
-		/* Its threads are signalled by numbers that the filter cannot know. */
-		host_say("ring3: no PID namespace: guest user code is not offered");
-		monmem_mon(&b->mm)->offered[0] &= ~(KEEL_U64(1) << KEEL_EXT_AS | KEEL_U64(1) << KEEL_EXT_USER);
+		n = without_user(b);
+		if (n)
+			return n;
 	}
 	n = ring3_filter(b->p, c->tgid, c->tgid == 1,
 			 (struct sock_filter *)((uint8_t *)monmem_mon(&b->mm) + K_FILTER_OFF),
