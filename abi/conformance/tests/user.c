@@ -659,7 +659,7 @@ USER_CODE(
 	"	push $0x1d80\n	ldmxcsr (%rsp)\n	mov $0x3f800000, %eax\n	movd %eax, %xmm0\n	pxor %xmm1, %xmm1\n"
 	"	divss %xmm1, %xmm0\n");
 USER_CODE(f_mf, "	fninit\n	push $0x37b\n	fldcw (%rsp)\n	fld1\n	fldz\n	fdivrp\n	fwait\n");
-USER_CODE(f_ac, "	pushfq\n	orl $0x40000, (%rsp)\n	popfq\n	mov 1(%rsp), %rax\n");
+USER_CODE(f_ac, "	pushfq\n	orl $0x40000, (%rsp)\n	popfq\n	mov -15(%rsp), %rax\n");
 USER_CODE(f_icebp, "	nop\n	.byte 0xf1\n	nop\n");
 
 static void one_exception(int line, const u8 *code, const u8 *end, u32 vector, u32 or_vector, u64 at)
