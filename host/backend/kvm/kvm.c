@@ -158,6 +158,7 @@ bool kvm_registers(struct kvm_vcpu *c, struct keel_frame *f)
 		return false;
 	kvm_frame(&r, f);
 	f->addr = s.cr2;
+	f->mode = s.cs.selector & 3 ? KEEL_MODE_USER : KEEL_MODE_KERNEL;
 	return true;
 }
 

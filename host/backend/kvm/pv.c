@@ -27,7 +27,7 @@ extern const char kvm_pv_image[], kvm_pv_image_end[];
 #define GIB (UINT64_C(1) << 30)
 #define MSI_ADDRESS(id) (0xfee00000u | (id) << 12) /* to this LAPIC, fixed */
 
-/* Page-table entries of the window. Everything in it is global: it is the same in every address space. */
+/* Page-table entries of the window. */
 #define PTE_G UINT64_C(0x100)
 #define W_TABLE (PTE_P | PTE_W | PTE_A)
 #define W_TEXT (PTE_P | PTE_A | PTE_D | PTE_G)
@@ -73,7 +73,19 @@ static uint64_t round_up(uint64_t v, uint64_t to)
 
 /* The window's page tables: a root for the monitor's start, and below it what every root shares. */
 
-enum { T_ROOT, T_UPPER, T_TEXT_DIR, T_TEXT, T_ABI_DIR, T_ABI, T_DATA_DIR, T_RAM_DIR };
+enum {
+	T_ROOT,
+	T_UPPER,
+	T_TEXT_DIR,
+	T_TEXT,
+	T_ABI_DIR,
+	T_ABI,
+	T_USER_UPPER,
+	T_DOOR_DIR,
+	T_DOOR,
+	T_DATA_DIR = T_DOOR + MON_VCPU_SPAN / LARGE,
+	T_RAM_DIR
+};
 
 static uint64_t *table(const struct pv *pv, unsigned int n)
 {
@@ -115,16 +127,36 @@ static unsigned int tables_needed(const struct partition *p)
 	return T_RAM_DIR + (unsigned int)((p->ram_size + GIB - 1) / GIB);
 }
 
-static void build_window(struct pv *pv)
+/*
+ * What user code's page tables have of the window: the text and a door for each vCPU, and
+ * nothing for a processor that speculates beyond the U bit to find.
+ */
+static void build_user_window(struct pv *pv)
+{
+	table(pv, T_USER_UPPER)[index_at(MON_GATE_VA, 2)] = table_entry(pv, T_TEXT_DIR);
+	table(pv, T_USER_UPPER)[index_at(MON_VCPU_VA, 2)] = table_entry(pv, T_DOOR_DIR);
+	for (unsigned int i = 0; i < pv->mm.p->vcpus; i++) {
+		const uint64_t off = i * MON_BLOCK_SIZE + PV_DOOR_OFF, va = MON_VCPU_VA + off;
+		const unsigned int t = T_DOOR + (unsigned int)(off / LARGE);
+
+		table(pv, T_DOOR_DIR)[index_at(va, 1)] = table_entry(pv, t);
+		table(pv, t)[index_at(va, 0)] = (PV_DATA_GPA + off) | (W_WRITE & ~PTE_G);
+	}
+}
+
+/* Where there are PCIDs the TLB keeps the guest kernel's entries apart from user code's; otherwise global ones are kept. */
+static void build_window(struct pv *pv, bool pcid)
 {
 	const struct partition *p = pv->mm.p;
+	const uint64_t flags = pcid ? W_WRITE & ~PTE_G : W_WRITE;
 
 	table(pv, T_ROOT)[index_at(KEEL_VA_END, 3)] = table_entry(pv, T_UPPER);
 	map_small(pv, T_TEXT_DIR, T_TEXT, MON_GATE_VA, PV_TEXT_GPA, pv->text_size, W_TEXT);
 	map_small(pv, T_ABI_DIR, T_ABI, MON_ABI_VA, PV_RAM_GPA + p->abi_gpa, p->abi_size, W_READ);
 	/* The last large page may reach beyond the memory slot, where nothing is. */
-	map_large(pv, T_DATA_DIR, MON_VCPU_VA, PV_DATA_GPA, pv->mm.size, W_WRITE);
-	map_large(pv, T_RAM_DIR, MON_RAM_VA, PV_RAM_GPA, p->ram_size, W_WRITE);
+	map_large(pv, T_DATA_DIR, MON_VCPU_VA, PV_DATA_GPA, pv->mm.size, flags);
+	map_large(pv, T_RAM_DIR, MON_RAM_VA, PV_RAM_GPA, p->ram_size, flags);
+	build_user_window(pv);
 }
 
 _Static_assert(PV_GDT_OFF + PV_TR(PARTITION_VCPUS) <= PV_TSS_OFF(0) && PV_TSS_OFF(PARTITION_VCPUS) <= PV_IDT_OFF,
@@ -217,12 +249,13 @@ static int build_memory(struct kvm *k)
 	*(unsigned int *)(pv->text + PV_BUG_OFF) = getenv("KEEL_BUG") ? (unsigned int)atoi(getenv("KEEL_BUG")) : 0;
 #endif
 	build_descriptors(pv);
-	build_window(pv);
 
 	c = (struct pv_config *)m->backend;
 	_Static_assert(sizeof(*c) <= sizeof(m->backend), "mon.backend");
-	c->window = table_entry(pv, T_UPPER);
 	find_features(k, c);
+	build_window(pv, c->pcid);
+	c->window = table_entry(pv, T_UPPER);
+	c->user_window = table_entry(pv, T_USER_UPPER);
 	{
 		int khz = ioctl(k->vcpu[0].fd, KVM_GET_TSC_KHZ, 0);
 
@@ -526,7 +559,9 @@ static bool pv_snapshot(struct kvm *k, unsigned int vcpu, struct crash_info *c)
 	struct pv *pv = pv_of(k);
 	struct keel_frame *f = &pv->mm.seen[vcpu];
 
-	if (!(pv->mm.fatal.kind && pv->mm.fatal_vcpu == vcpu) && kvm_registers(&k->vcpu[vcpu], f)) {
+	/* Of one in user code the call that entered it is shown. */
+	if (!(pv->mm.fatal.kind && pv->mm.fatal_vcpu == vcpu) && kvm_registers(&k->vcpu[vcpu], f) &&
+	    f->mode == KEEL_MODE_KERNEL) {
 		pv->mm.have_seen |= 1u << vcpu;
 		f->addr = 0; /* CR2 of some fault long ago */
 		f->rflags &= ~(uint64_t)KEEL_RFLAGS_IF;

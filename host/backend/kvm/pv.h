@@ -125,14 +125,15 @@ enum {
 
 /* In mon.backend, filled in by the host. */
 struct pv_config {
-	uint64_t window;    /* the root's entry for the host's window */
-	uint64_t tsc_mult;  /* guest ns per TSC tick, 32.32, for when the clock page is not valid */
-	uint32_t fsgsbase;  /* rdgsbase may be used */
-	uint32_t pv_eoi;    /* KVM says in memory which interrupts need no EOI: one exit less each */
-	uint32_t xsave;	    /* XSAVE may be used */
-	uint32_t xsaveopt;  /* and this one */
-	uint32_t fip_stays; /* FXRSTOR and XRSTOR leave the last x87 instruction's address as it is */
-	uint32_t pcid;	    /* CR4.PCIDE is set */
+	uint64_t window;      /* the root's entry for the host's window */
+	uint64_t user_window; /* and that of user address spaces */
+	uint64_t tsc_mult;    /* guest ns per TSC tick, 32.32, for when the clock page is not valid */
+	uint32_t fsgsbase;    /* rdgsbase may be used */
+	uint32_t pv_eoi;      /* KVM says in memory which interrupts need no EOI: one exit less each */
+	uint32_t xsave;	      /* XSAVE may be used */
+	uint32_t xsaveopt;    /* and this one */
+	uint32_t fip_stays;   /* FXRSTOR and XRSTOR leave the last x87 instruction's address as it is */
+	uint32_t pcid;	      /* CR4.PCIDE is set */
 	uint32_t invpcid;
 	uint64_t spaces_made; /* numbers of user address spaces */
 	uint32_t yield;	      /* PV_YIELD_*: how to give a vCPU the processor */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Guest user code on kvm: at CPL 3, in page tables of its own. The trees of user
- * address spaces have the U bit, the host's window in each of them has not: it is there
- * for interrupts and system calls to arrive in.
+ * address spaces have the U bit. What they have of the host's window, without it, is where
+ * interrupts and system calls arrive: the text and the vCPU's door.
  *
  * Neither entering user code nor what it does leaves the machine. mb_user() holds the
  * user's FP state in the registers from its start to its end; the monitor in between
@@ -258,7 +258,7 @@ bool mb_as_create(struct mvcpu *v, struct as *as)
 
 	(void)v;
 	as->backend[PV_AS_ID] = __atomic_add_fetch(&c->spaces_made, 1, __ATOMIC_RELAXED);
-	as->root[KEEL_VA_END >> PV_ROOT_SHIFT] = c->window;
+	as->root[KEEL_VA_END >> PV_ROOT_SHIFT] = c->user_window;
 	return true;
 }
 
@@ -271,20 +271,23 @@ void mb_as_destroy(struct mvcpu *v, struct as *as)
 
 /* Running it */
 
-/* A byte of user code; false: nothing is mapped there. */
+/* A byte of user code; false: nothing is mapped there, or no RAM. */
 static bool code_byte(struct mvcpu *v, uint64_t va, uint8_t *byte)
 {
 	struct as *as = v->user_as;
-	uint64_t pte = 0;
+	uint64_t pte, gpa;
+	bool ram;
 
 	if (va < KEEL_VA_MIN || va >= KEEL_VA_END)
 		return false;
 	mon_lock(&as->lock);
 	pte = as_lookup(v->mon, as, va & ~(KEEL_PAGE_SIZE - 1));
-	if (pte)
-		pte = mon_copy_in(v->mon, byte, (pte & PTE_ADDR) + va % KEEL_PAGE_SIZE, 1);
+	gpa = (pte & PTE_ADDR) + va % KEEL_PAGE_SIZE;
+	ram = pte && mon_range_ok(v->mon, gpa, 1);
+	if (ram)
+		*byte = *(const volatile uint8_t *)(v->mon->ram + gpa);
 	mon_unlock(&as->lock);
-	return pte;
+	return ram;
 }
 
 static bool is_prefix(uint8_t byte)
