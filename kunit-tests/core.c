@@ -10,8 +10,10 @@
 #include <hypercall/clock.h>
 #include <hypercall/event.h>
 #include <hypercall/ring.h>
+#include <hypercall/set.h>
 #include <hypercall/start.h>
 #include <hypercall/status.h>
+#include <hypercall/user.h>
 
 EXPORT_SYMBOL_GPL(keel_batch_clear);
 EXPORT_SYMBOL_GPL(keel_batch_flush);
@@ -46,6 +48,15 @@ EXPORT_SYMBOL_GPL(keel_ring_space_wanted);
 EXPORT_SYMBOL_GPL(keel_ring_unwant_space);
 EXPORT_SYMBOL_GPL(keel_ring_want_space);
 
+EXPORT_SYMBOL_GPL(keel_set_add);
+EXPORT_SYMBOL_GPL(keel_set_clear);
+EXPORT_SYMBOL_GPL(keel_set_count);
+EXPORT_SYMBOL_GPL(keel_set_first);
+EXPORT_SYMBOL_GPL(keel_set_has);
+EXPORT_SYMBOL_GPL(keel_set_next);
+EXPORT_SYMBOL_GPL(keel_set_remove);
+EXPORT_SYMBOL_GPL(keel_set_size);
+
 EXPORT_SYMBOL_GPL(keel_cmdline_get);
 EXPORT_SYMBOL_GPL(keel_start_abi);
 EXPORT_SYMBOL_GPL(keel_start_check);
@@ -61,6 +72,13 @@ EXPORT_SYMBOL_GPL(keel_start_ram);
 EXPORT_SYMBOL_GPL(keel_status_format);
 EXPORT_SYMBOL_GPL(keel_status_name);
 EXPORT_SYMBOL_GPL(keel_status_valid);
+
+EXPORT_SYMBOL_GPL(keel_user_arg);
+EXPORT_SYMBOL_GPL(keel_user_copy);
+EXPORT_SYMBOL_GPL(keel_user_fault_needs);
+EXPORT_SYMBOL_GPL(keel_user_init);
+EXPORT_SYMBOL_GPL(keel_user_reason);
+EXPORT_SYMBOL_GPL(keel_user_size);
 
 MODULE_DESCRIPTION("Keel hypercall ABI: shared code");
 MODULE_LICENSE("GPL");
