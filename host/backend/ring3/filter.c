@@ -139,6 +139,7 @@ int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct soc
 		  { ARENA(0), IS(1, FUTEX_WAIT_BITSET), SHARED_VCPU(3), IS(4, 0), IS(5, FUTEX_BITSET_MATCH_ANY) } },
 		{ SCMP_SYS(futex), 6, { ARENA(0), IS(1, FUTEX_WAKE), IS(2, 1), IS(3, 0), IS(4, 0), IS(5, 0) } },
 		{ SCMP_SYS(read), 3, { WITHIN(0, K_FD_DONE, 16), SHARED_VCPU(1), IS(2, 8) } },
+		{ SCMP_SYS(write), 3, { WITHIN(0, K_FD_DONE, 16), SHARED_VCPU(1), IS(2, 8) } },
 		{ SCMP_SYS(sched_setaffinity), 3, { LOW32(0), IS(1, K_CPU_SET), SHARED_VCPU(2) } },
 		{ SCMP_SYS(getcpu), 3, { SHARED_VCPU(0), IS(1, 0), IS(2, 0) } },
 		{ SCMP_SYS(tgkill), 3, { LOW32(0), LOW32(1), IS(2, U_SIG_KICK) } },
@@ -221,6 +222,9 @@ int ring3_mapper_filter(const struct partition *p, struct sock_filter *prog, uns
 		{ SCMP_SYS(munmap), 2, { BELOW(0, KEEL_VA_END), LOW32(1) } },
 		{ SCMP_SYS(munmap), 2, { IS(0, KEEL_VA_MIN), IS(1, KEEL_VA_END - KEEL_VA_MIN) } },
 		{ SCMP_SYS(futex), 6, { IS(0, U_PAIR_VA), IS(1, FUTEX_WAIT), LOW32(2), IS(3, 0), IS(4, 0), IS(5, 0) } },
+		{ SCMP_SYS(futex),
+		  6,
+		  { WITHIN(0, U_PAIR_VA, U_PAIR_SPAN), IS(1, FUTEX_WAKE), IS(2, 1), IS(3, 0), IS(4, 0), IS(5, 0) } },
 		{ SCMP_SYS(write), 3, { WITHIN(0, K_FD_DONE, 16), WITHIN(1, U_PAIR_VA, U_CMD_SIZE), IS(2, 8) } },
 	};
 	static const int hot[] = { SCMP_SYS(mmap), SCMP_SYS(write), SCMP_SYS(futex), SCMP_SYS(munmap) };

@@ -187,7 +187,7 @@ static void __attribute__((noreturn)) u_main(unsigned int pair)
 /* Nothing is left of a pair: whoever waits for it must look again. */
 static void gone(unsigned int pair)
 {
-	const uint64_t word = (uint64_t)(pair + 1) << 40;
+	const uint64_t word = UM_ANSWER_DEATH;
 
 	__atomic_store_n(&head()->pair[pair].state, U_DEAD, __ATOMIC_SEQ_CST);
 	for (unsigned int i = 0; i < vcpus; i++) {

@@ -65,6 +65,8 @@ _Static_assert(sizeof(struct u_head) <= U_HEAD_SIZE && U_ARENA_SIZE <= U_ARENA_S
 #define NOTE_VA(note) ((note) >> 29 << KEEL_PAGE_SHIFT)
 
 #define RUNS_MAX 64	   /* mappings made at an entry; faults bring the rest */
+#define POPULATE_MAX 64	   /* pages of a run that are brought in with it */
+#define AROUND 16	   /* pages around one that faulted */
 #define MAPPINGS_MAX 16000 /* of a U; the kernel's limit is about 65,000 */
 #define MAPPINGS_KEEP 2000 /* more take longer to unmap than a new U to make */
 #define CALL_PAGES 0x80000 /* of one mmap or munmap; the filter wants less than 4 GiB */
@@ -82,6 +84,10 @@ struct pair {
 	struct as *owner; /* NULL = free */
 	bool live;	  /* as far as is known */
 	uint32_t n;	  /* operations collected for M */
+	uint32_t by;	  /* M is at work for vCPU by - 1; 0 = it is not */
+	bool failed;	  /* something M did failed */
+	bool reduces;	  /* what was collected takes something away, and must be waited for */
+	uint32_t taken;	  /* times something was, since it was entered */
 	uint32_t mappings;
 	uint32_t entered; /* by vCPU: its thread may have run user code since it was quiet for certain */
 	uint32_t used;	  /* by vCPU: its slot may hold something of the owner's */
@@ -98,6 +104,7 @@ struct pair {
  */
 struct way {
 	bool together;
+	bool faulting;	   /* a fault of user code is looked at */
 	bool slept;	   /* K did, for the hand-over just seen */
 	uint32_t score;	   /* of hand-overs that were slow, apart */
 	uint32_t left;	   /* hand-overs until apart is tried again */
@@ -117,6 +124,8 @@ static struct way ways[MON_MAX_VCPUS];
 static struct pair *pairs;
 _Static_assert(sizeof(struct pair) <= K_PAIR_SIZE, "layout.h");
 static struct mon_lock pairs_lock;
+static struct pair *at_work[MON_MAX_VCPUS]; /* whose M a vCPU's descriptor is to hear of; under its answer_lock */
+static struct mon_lock answer_lock[MON_MAX_VCPUS];
 static uint64_t entries;
 static int nursery;
 static uint32_t mxcsr_mask;
@@ -313,13 +322,54 @@ static void give_up(struct pair *p)
 	call_nursery();
 }
 
-/* Have M do what was collected, and wait for it. False: something failed. */
-static bool m_run(struct mvcpu *v, struct pair *p)
+/*
+ * Wait for the command whose answer a vCPU's descriptor is for, if there is one. Any
+ * vCPU may: that answer is what everybody who wants the same M next waits for.
+ */
+static void m_wait(struct mvcpu *v, uint32_t vcpu)
+{
+	uint64_t *answer = &v->backend[K_SLOT_DONE];
+	struct pair *p;
+
+	mon_lock(&answer_lock[vcpu]);
+	p = at_work[vcpu];
+	if (p) {
+		uint64_t seen = 0;
+
+		__atomic_store_n(&head()->waiting[vcpu], number(p) + 1, __ATOMIC_SEQ_CST);
+		/* Interrupted by a kick, or told of a death: again. */
+		while (!(seen & (UM_ANSWER_DONE | UM_ANSWER_FAILED)) && alive(p))
+			if (sys3(__NR_read, K_FD_DONE + vcpu, (uint64_t)answer, 8) == 8)
+				seen = *answer;
+		__atomic_store_n(&head()->waiting[vcpu], 0, __ATOMIC_SEQ_CST);
+		if (!(seen & (UM_ANSWER_DONE | UM_ANSWER_FAILED))) {
+			/* It may have answered before it died: nothing of that is to be left. */
+			*answer = UM_ANSWER_DEATH;
+			sys3(__NR_write, K_FD_DONE + vcpu, (uint64_t)answer, 8);
+			sys3(__NR_read, K_FD_DONE + vcpu, (uint64_t)answer, 8);
+		}
+		p->failed |= !(seen & UM_ANSWER_DONE);
+		at_work[vcpu] = NULL;
+		__atomic_store_n(&p->by, 0, __ATOMIC_RELEASE);
+	}
+	mon_unlock(&answer_lock[vcpu]);
+}
+
+/* M has done all it was told to: its commands may be written. */
+static void m_idle(struct mvcpu *v, struct pair *p)
+{
+	const uint32_t by = __atomic_load_n(&p->by, __ATOMIC_ACQUIRE);
+
+	if (by)
+		m_wait(v, by - 1);
+}
+
+/* Have M do what was collected. */
+static void m_start(struct mvcpu *v, struct pair *p)
 {
 	struct u_cmd *c = u_cmd(number(p));
-	uint64_t *answer = &v->backend[K_SLOT_DONE];
-	bool done = false;
 
+	m_wait(v, v->id);
 	if (p->m_cpu != place(v)) {
 		p->m_cpu = place(v);
 		pin(p->m, p->m_cpu);
@@ -327,20 +377,23 @@ static bool m_run(struct mvcpu *v, struct pair *p)
 	c->n = p->n;
 	c->fd = K_FD_DONE + v->id;
 	p->n = 0;
-	__atomic_store_n(&head()->waiting[v->id], number(p) + 1, __ATOMIC_SEQ_CST);
+	p->reduces = false;
+	p->by = v->id + 1;
+	__atomic_store_n(&at_work[v->id], p, __ATOMIC_RELEASE);
 	__atomic_store_n(&c->seq, c->seq + 1, __ATOMIC_SEQ_CST);
 	sys6(__NR_futex, (uint64_t)&c->seq, FUTEX_WAKE, 1, 0, 0, 0);
-	while (alive(p)) {
-		/* Interrupted by a kick: again. An answer about another pair is of one that died long ago. */
-		if (sys3(__NR_read, K_FD_DONE + v->id, (uint64_t)answer, 8) != 8)
-			continue;
-		if (*answer == c->done)
-			done = true;
-		if (*answer == c->done || *answer == c->failed)
-			break;
-	}
-	__atomic_store_n(&head()->waiting[v->id], 0, __ATOMIC_SEQ_CST);
-	return done;
+}
+
+/* The same, and wait for it. False: something failed since the last time. */
+static bool m_run(struct mvcpu *v, struct pair *p)
+{
+	bool failed;
+
+	m_start(v, p);
+	m_idle(v, p);
+	failed = p->failed;
+	p->failed = false;
+	return !failed;
 }
 
 static void m_op(struct mvcpu *v, struct pair *p, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
@@ -349,6 +402,8 @@ static void m_op(struct mvcpu *v, struct pair *p, uint64_t nr, uint64_t a, uint6
 /* Unmap everything; a U that cannot even do that has no use. */
 static void m_drop(struct mvcpu *v, struct pair *p)
 {
+	m_idle(v, p);
+	p->failed = false;
 	p->n = 0;
 	m_op(v, p, __NR_munmap, KEEL_VA_MIN, KEEL_VA_END - KEEL_VA_MIN, 0, 0, 0, 0);
 	p->mappings = 0;
@@ -359,15 +414,18 @@ static void m_drop(struct mvcpu *v, struct pair *p)
 static void m_finish(struct mvcpu *v, struct pair *p)
 {
 	/* Too many mappings for the kernel, or too much address space: faults bring back what is used. */
-	if (p->n && !m_run(v, p))
+	m_idle(v, p);
+	if ((p->n && !m_run(v, p)) || p->failed)
 		m_drop(v, p);
 }
 
 static void m_op(struct mvcpu *v, struct pair *p, uint64_t nr, uint64_t a, uint64_t b, uint64_t c, uint64_t d,
 		 uint64_t e, uint64_t f)
 {
-	if (p->n == U_OPS)
+	/* One is kept free, for the wake-up that hands U its turn. */
+	if (p->n >= U_OPS - 1)
 		m_finish(v, p);
+	m_idle(v, p);
 	u_cmd(number(p))->op[p->n++] = (struct u_op){ nr, { a, b, c, d, e, f } };
 }
 
@@ -377,6 +435,7 @@ static void m_unmap(struct mvcpu *v, struct pair *p, uint64_t va, uint64_t pages
 		uint64_t n = pages < CALL_PAGES ? pages : CALL_PAGES;
 
 		m_op(v, p, __NR_munmap, va, n * KEEL_PAGE_SIZE, 0, 0, 0, 0);
+		p->reduces = true;
 		p->mappings++; /* it may split one */
 		va += n * KEEL_PAGE_SIZE;
 		pages -= n;
@@ -518,10 +577,11 @@ static bool make_process(struct mvcpu *v, struct pair *p)
 		p->cpu[i] = ANY_CPU;
 	}
 	p->live = true;
-	p->n = p->mappings = p->entered = 0;
+	p->n = p->mappings = p->entered = p->by = p->taken = 0;
+	p->failed = p->reduces = false;
 	p->used = ~0u; /* programs of its filters */
-	c->done = 1 | (uint64_t)(n + 1) << 40;
-	c->failed = 2 | (uint64_t)(n + 1) << 40;
+	c->done = UM_ANSWER_DONE;
+	c->failed = UM_ANSWER_FAILED;
 	/* M answers, so it is there and has its filter. */
 	if (!m_run(v, p))
 		give_up(p);
@@ -632,7 +692,7 @@ static void refresh(struct mvcpu *v, struct pair *p, struct as *as, uint64_t va,
 	if (reduced && !(n == pages))
 		m_unmap(v, p, va, pages);
 	while (n) {
-		m_map(v, p, at, n, pte & PTE_ADDR, pte_cache_prot(pte), n <= MON_MMU_PAGES);
+		m_map(v, p, at, n, pte & PTE_ADDR, pte_cache_prot(pte), n <= POPULATE_MAX);
 		at += n * KEEL_PAGE_SIZE;
 		n = --*runs && at < end ? as_run(v->mon, as, &at, end, (end - at) / KEEL_PAGE_SIZE, &pte) : 0;
 	}
@@ -652,7 +712,8 @@ static void catch_up(struct mvcpu *v, struct pair *p, struct as *as)
 		refresh(v, p, as, NOTE_VA(note), note & NOTE_PAGES, note & NOTE_REDUCED && !all, &runs);
 	}
 	as->backend[AB_ALL] = 0;
-	m_finish(v, p);
+	if (p->reduces)
+		m_finish(v, p);
 	__atomic_store_n(&as->backend[AB_RANGES], 0, __ATOMIC_RELEASE);
 }
 
@@ -661,17 +722,44 @@ static bool runs(const struct as *as)
 	return __atomic_load_n(&as->running, __ATOMIC_SEQ_CST);
 }
 
+/*
+ * Before something is taken from a space that nobody runs in: by a note, once its
+ * threads are quiet for certain. The first time since it was entered that costs more
+ * than having M do it. Returns whether M is to do it.
+ */
+static bool at_once(struct mvcpu *v, struct pair *p)
+{
+	if (!p->live || !p->entered)
+		return false;
+	if (!p->taken)
+		return true;
+	quiesce(v, p);
+	return false;
+}
+
+/* A fault: what the tree has around it, in one go. Nothing of it takes anything away. */
+static void map_around(struct mvcpu *v, struct pair *p, struct as *as, uint64_t va)
+{
+	unsigned int max = AROUND;
+
+	if (p && p->live)
+		refresh(v, p, as, va & ~(AROUND * KEEL_PAGE_SIZE - 1), AROUND, false, &max);
+}
+
 void k_user_map(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint64_t gpa, uint32_t prot,
 		unsigned int flags)
 {
 	struct pair *p = pair_of(as);
 
-	if (!runs(as)) {
-		if (p && flags & MB_REPLACED)
-			quiesce(v, p);
+	if (ways[v->id].faulting) {
+		map_around(v, p, as, va);
+	} else if (runs(as) || (p && flags & MB_REPLACED && at_once(v, p))) {
+		if (!p || !p->live)
+			return;
+		m_map(v, p, va, pages, gpa, prot, flags & MB_POPULATE || pages <= AROUND);
+		p->reduces |= flags & MB_REPLACED;
+	} else {
 		note(as, va, pages, flags & MB_REPLACED);
-	} else if (p && p->live) {
-		m_map(v, p, va, pages, gpa, prot, flags & MB_POPULATE);
 	}
 }
 
@@ -681,31 +769,39 @@ void k_user_unmap(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages)
 
 	if (!p)
 		return;
-	if (!runs(as)) {
-		quiesce(v, p);
+	if (!runs(as) && !at_once(v, p))
 		note(as, va, pages, true);
-	} else if (p->live) {
+	else if (p->live)
 		m_unmap(v, p, va, pages);
-	}
 }
 
 void k_user_protect(struct mvcpu *v, struct as *as, uint64_t va, uint64_t pages, uint32_t prot)
 {
+	struct pair *p = pair_of(as);
 	unsigned int max = 8;
 
 	(void)prot;
-	if (!runs(as))
-		k_user_unmap(v, as, va, pages);
-	else if (pair_of(as) && pair_of(as)->live)
-		refresh(v, pair_of(as), as, va, pages, true, &max);
+	if (ways[v->id].faulting)
+		map_around(v, p, as, va);
+	else if (!p)
+		return;
+	else if (!runs(as) && !at_once(v, p))
+		note(as, va, pages, true);
+	else if (p->live) {
+		refresh(v, p, as, va, pages, true, &max);
+		p->reduces = true;
+	}
 }
 
 void k_user_settle(struct mvcpu *v, struct as *as)
 {
 	struct pair *p = pair_of(as);
 
-	if (p && p->live)
-		m_finish(v, p);
+	/* What only adds waits for U's turn: run(). */
+	if (!p || !p->live || !p->reduces)
+		return;
+	p->taken++;
+	m_finish(v, p);
 }
 
 bool mb_as_create(struct mvcpu *v, struct as *as)
@@ -913,8 +1009,32 @@ static bool await(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t se
 	return !turn && alive(p);
 }
 
+/*
+ * Give the thread its turn. Where it sleeps and M has something to do first, M is who
+ * wakes it, without a way back to here in between.
+ */
+static void hand_over(struct mvcpu *v, struct as *as, struct pair *p, struct u_slot *s)
+{
+	if (__atomic_load_n(&p->n, __ATOMIC_RELAXED)) {
+		mon_lock(&as->lock);
+		if (p->n && !p->reduces && __atomic_load_n(&s->u_asleep, __ATOMIC_SEQ_CST)) {
+			m_op(v, p, __NR_futex, U_SLOT_VA + v->id * U_SLOT_SIZE, FUTEX_WAKE, 1, 0, 0, 0);
+			__atomic_store_n(&s->turn, 1, __ATOMIC_SEQ_CST);
+			m_start(v, p);
+			mon_unlock(&as->lock);
+			return;
+		}
+		if (p->live)
+			m_finish(v, p);
+		mon_unlock(&as->lock);
+	}
+	__atomic_store_n(&s->turn, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&s->u_asleep, __ATOMIC_SEQ_CST))
+		sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAKE, 1, 0, 0, 0);
+}
+
 /* Let the thread run what was loaded, until it stops. */
-static bool run(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t seen)
+static bool run(struct mvcpu *v, struct as *as, struct pair *p, struct u_slot *s, uint32_t seen)
 {
 	uint32_t posted;
 	bool handed;
@@ -922,9 +1042,7 @@ static bool run(struct mvcpu *v, struct pair *p, struct u_slot *s, uint32_t seen
 	__atomic_store_n(&s->kick, 0, __ATOMIC_RELAXED);
 	v->backend[K_SLOT_USER] = (uint64_t)s;
 	posted = ticks();
-	__atomic_store_n(&s->turn, 1, __ATOMIC_SEQ_CST);
-	if (__atomic_load_n(&s->u_asleep, __ATOMIC_SEQ_CST))
-		sys6(__NR_futex, (uint64_t)&s->turn, FUTEX_WAKE, 1, 0, 0, 0);
+	hand_over(v, as, p, s);
 	handed = await(v, p, s, seen);
 	v->backend[K_SLOT_USER] = 0;
 	learn(v, s->started - posted, ticks() - s->started);
@@ -935,6 +1053,17 @@ static uint32_t exception(struct mvcpu *v, uint32_t vector)
 {
 	mon_user_exception(v, vector);
 	return KEEL_USER_EXCEPTION;
+}
+
+/* 0: the access can be tried again. */
+static uint32_t fault(struct mvcpu *v, uint64_t va, bool write, bool fetch)
+{
+	bool retry;
+
+	ways[v->id].faulting = true;
+	retry = mon_user_fault(v, va, write, fetch);
+	ways[v->id].faulting = false;
+	return retry ? 0 : KEEL_USER_EXCEPTION;
 }
 
 /* The reason for a stop; 0 = none that the guest kernel has to know: user code goes on. */
@@ -957,17 +1086,15 @@ static uint32_t reason(struct mvcpu *v, const struct stop *stop)
 		/* The vsyscall page: the kernel went back to the caller. */
 		u->rip = stop->call_addr;
 		u->rsp -= 8;
-		return mon_user_fault(v, stop->call_addr, false, true) ? 0 : KEEL_USER_EXCEPTION;
+		return fault(v, stop->call_addr, false, true);
 	}
 	if (stop->regs.cs != 0x33)
 		return exception(v, KEEL_VEC_GP);
 	/* There again, with nothing on the stack to go back to: no processor fault is in the frame. */
 	if (stop->sig == SIGSEGV && u->rip >> 63)
-		return mon_user_fault(v, u->rip, false, true) ? 0 : KEEL_USER_EXCEPTION;
+		return fault(v, u->rip, false, true);
 	if (stop->sig == SIGSEGV && stop->regs.trapno == KEEL_VEC_PF)
-		return mon_user_fault(v, stop->regs.cr2, stop->regs.err & X86_PF_WRITE, stop->regs.err & X86_PF_INSTR)
-			       ? 0
-			       : KEEL_USER_EXCEPTION;
+		return fault(v, stop->regs.cr2, stop->regs.err & X86_PF_WRITE, stop->regs.err & X86_PF_INSTR);
 	/* A page fault that is a SIGBUS is the host's lack of memory; the rest is what the processor says. */
 	return exception(v, stop->regs.trapno == KEEL_VEC_PF || stop->regs.trapno > KEEL_VEC_XM ? KEEL_VEC_GP
 												: stop->regs.trapno);
@@ -1033,9 +1160,10 @@ uint32_t mb_user(struct mvcpu *v)
 		p->fs[v->id] = v->user.fs_base;
 		p->gs[v->id] = v->user.gs_base;
 		p->last = ++entries;
+		p->taken = 0;
 		p->used |= 1u << v->id;
 		__atomic_or_fetch(&p->entered, 1u << v->id, __ATOMIC_SEQ_CST);
-		if (!p->live || !run(v, p, s, seen) || !take(v, s, &stop)) {
+		if (!p->live || !run(v, as, p, s, seen) || !take(v, s, &stop)) {
 			mon_lock(&as->lock);
 			if (pair_of(as) == p && p->live)
 				give_up(p);

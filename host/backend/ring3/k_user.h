@@ -25,6 +25,7 @@
 #define U_HEAD_SIZE 0x10000
 #define U_SLOT_SIZE 0x8000 /* a power of two: the stack pointer of a handler gives the slot */
 #define U_CMD_SIZE U_SLOT_SIZE
+#define U_PAIR_SPAN 0x100000 /* at least that; a power of two */
 #define U_PAIR_SIZE (U_CMD_SIZE + 16 * U_SLOT_SIZE)
 #define U_ARENA_SIZE (U_HEAD_SIZE + U_PAIRS * U_PAIR_SIZE)
 #define U_SLOT_VA (U_PAIR_VA + U_CMD_SIZE)
@@ -92,6 +93,11 @@
 #define UM_FAILED 32
 #define UM_OPS 64
 #define UM_OP_SIZE 56
+
+/* What is added to a vCPU's descriptor; never two of the first two at once. */
+#define UM_ANSWER_DONE 1
+#define UM_ANSWER_FAILED 0x10000
+#define UM_ANSWER_DEATH 0x100000000
 
 #ifndef __ASSEMBLER__
 #include <stdint.h>
