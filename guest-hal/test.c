@@ -625,6 +625,16 @@ static void user_code(void)
 	hal_timer_set(HAL_NEVER);
 	check(ticks >= 50 && !bad && data[0] > 1234 && hal_irq_enabled(),
 	      "interrupts end an endless loop, and are handled");
+	/* As with a wait: what came after the last look is not slept, or run, through. */
+	hal_user_init(u, user_at(user_spin), 0);
+	u->rdi = USER_DATA;
+	taken[HAL_IRQ_SOFT0] = 0;
+	hal_irq_handler(HAL_IRQ_SOFT0, on_irq, (void *)HAL_IRQ_SOFT0);
+	hal_irq_disable();
+	hal_irq_raise(HAL_IRQ_SOFT0);
+	why = hal_user_enter(space, u);
+	check(why == HAL_USER_EVENT && taken[HAL_IRQ_SOFT0] == 1 && hal_irq_enabled(),
+	      "what is pending already keeps it from running on");
 	check(!(hal_cpu()->cpuid[2] & 1) || hal_fsbase() == fs, "FS base is still the kernel's");
 
 	/* As fork() does it. */

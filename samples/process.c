@@ -635,6 +635,13 @@ void process_step(struct process *p)
 			process_end(p, 128);
 			return;
 		}
+		/* Looked at with interrupts off, so that no end of a slice is run past. */
+		hal_irq_disable();
+		if (process_slice_over) {
+			process_slice_over = false;
+			hal_irq_enable();
+			return;
+		}
 		switch (hal_user_enter(p->space, p->user)) {
 		case HAL_USER_SYSCALL:
 			on = system_call(p);
@@ -649,7 +656,5 @@ void process_step(struct process *p)
 			last_words(p, "registers that cannot be");
 			return;
 		}
-		if (process_slice_over)
-			on = process_slice_over = false;
 	}
 }

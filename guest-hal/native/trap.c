@@ -297,14 +297,13 @@ int hal_user_enter(hal_space_t space, struct hal_user *user)
 	struct native_user_frame *f;
 	struct hal_frame interrupt;
 	int err = user_check(user, hal_cpu());
-	bool irq, sysret;
+	bool sysret;
 
-	if (err)
-		return err;
-	irq = hal_irq_save();
-	err = hal_native_space_enter(space, &cr3);
+	hal_irq_disable();
+	if (!err)
+		err = hal_native_space_enter(space, &cr3);
 	if (err) {
-		hal_irq_restore(irq);
+		hal_irq_enable();
 		return err;
 	}
 	f = (struct native_user_frame *)native_cpu()->entry_top - 1;
@@ -358,6 +357,6 @@ int hal_user_enter(hal_space_t space, struct hal_user *user)
 		user->reason = HAL_USER_EVENT;
 		hal_native_entry(&interrupt);
 	}
-	hal_irq_restore(irq);
+	hal_irq_enable();
 	return (int)user->reason;
 }

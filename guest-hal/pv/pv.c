@@ -465,9 +465,10 @@ int hal_space_destroy(hal_space_t space)
 
 int hal_user_enter(hal_space_t space, struct hal_user *user)
 {
-	/* An event is delivered on the way back, to handlers and exit hook. */
+	/* Does not run user code when something is pending already, so nothing is run past. */
 	struct keel_ret ret = keel_user_enter(keel_as(space), keel_gpa(hal_va_to_pa(user)), 0);
 
+	keel_irq_enable();
 	return ret.status ? hal_error(ret.status) : (int)ret.value;
 }
 

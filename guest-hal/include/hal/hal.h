@@ -482,9 +482,11 @@ void hal_user_init(struct hal_user *user, uint64_t rip, uint64_t rsp);
  * @space: its address space
  * @user: its registers, loaded and stored again
  *
- * Call with interrupts on. Those that come meanwhile are handled before it returns, by the
- * handlers and the exit hook, which may switch to another stack. Returns HAL_USER_* or an
- * error. The kernel's own registers, FP state included, are kept.
+ * Call with interrupts off, after having looked at what handlers leave to do: what arrives
+ * between the look and user code ends it at once. Returns with interrupts on, also with an
+ * error; what came meanwhile has been handled by the handlers and the exit hook, which may
+ * switch to another stack. The result is HAL_USER_* or an error. The kernel's own registers,
+ * FP state included, are kept.
  */
 int hal_user_enter(hal_space_t space, struct hal_user *user);
 
