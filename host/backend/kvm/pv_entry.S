@@ -75,6 +75,11 @@ pv_kernel:
 	movq	%rsp, %rdi
 	movq	%rsp, %rsi
 	andq	$-MON_BLOCK_SIZE, %rsi	/* GS is the guest's to break; this is not */
+	cmpq	$0, PV_DOOR_OFF + PD_STACK(%rsi)
+	je	1f
+	movq	PV_DOOR_OFF + PD_CR3(%rsi), %rax	/* on the way to user code or back: what is needed now is not mapped */
+	movq	%rax, %cr3
+1:
 	movq	%rsp, %rbx
 	andq	$-16, %rsp
 	call	pv_interrupt
