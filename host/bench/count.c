@@ -28,7 +28,7 @@
 #include "link.h"
 
 #define CALLS 512   /* system call numbers told apart */
-#define LIMITS 3    /* kinds of system calls one operation may make */
+#define LIMITS 5    /* kinds of system calls one operation may make */
 #define SECONDS 20  /* one operation may take */
 #define GAP_US 3000 /* between bytes of the flood */
 #define SIGNALS (64 + 1)
@@ -90,11 +90,13 @@ static const struct test {
 	  .sig = 0 },
 	{ "user_call",
 	  "50 system calls of user code: at most a wake and a wait each",
-	  { CALL(futex, 0, 2 * PER_ENTER), CALL(sched_yield, 0, UINT32_MAX) },
+	  { CALL(futex, 0, 2 * PER_ENTER), CALL(sched_yield, 0, UINT32_MAX),
+	    /* Where to hand over is thought about now and then. */
+	    CALL(sched_setaffinity, 0, 4), CALL(getcpu, 0, 2) },
 	  .sig = 0 },
 	{ "user_cpu",
 	  "2000000 rounds of a loop in user code: at most a wake and a wait",
-	  { CALL(futex, 0, 2), CALL(sched_yield, 0, UINT32_MAX) },
+	  { CALL(futex, 0, 2), CALL(sched_yield, 0, UINT32_MAX), CALL(sched_setaffinity, 0, 4), CALL(getcpu, 0, 2) },
 	  .sig = 0 },
 };
 
