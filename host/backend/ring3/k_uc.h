@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* Byte offsets in the kernel's struct ucontext, x86-64. */
+/* Byte offsets in the kernel's struct ucontext and siginfo, x86-64. */
 #ifndef KEEL_RING3_K_UC_H
 #define KEEL_RING3_K_UC_H
 
@@ -22,5 +22,7 @@
 #define UC_RIP 168
 #define UC_EFLAGS 176
 #define UC_FPSTATE 224
+
+#define SI_CALL_ADDR 16 /* then number and architecture */
 
 #endif

@@ -26,15 +26,9 @@
 AT(turn, US_TURN);
 AT(k_asleep, US_K_ASLEEP);
 AT(u_asleep, US_U_ASLEEP);
+AT(flags, US_FLAGS);
 AT(kick, US_KICK);
 AT(spin, US_SPIN);
-AT(flags, US_FLAGS);
-AT(sig, US_SIG);
-AT(selectors, US_SELECTORS);
-AT(uc, US_UC);
-AT(si, US_SI);
-AT(fs, US_FS);
-AT(gs, US_GS);
 AT(rfbm, US_RFBM);
 AT(fp, US_FP);
 AT(r8, US_R8);
@@ -42,7 +36,16 @@ AT(r15, US_R15);
 AT(rdi, US_RDI);
 AT(rcx, US_RCX);
 AT(iret, US_IRET);
+AT(fs, US_FS);
+AT(gs, US_GS);
+AT(sig, US_SIG);
+AT(selectors, US_SELECTORS);
+AT(u_fs, US_U_FS);
+AT(u_gs, US_U_GS);
 AT(started, US_STARTED);
+AT(sigsys, US_SIGSYS);
+AT(regs, US_REGS);
+AT(x87, US_X87);
 AT(prog, US_PROG);
 AT(alt, US_ALT);
 AT(mask, US_MASK);
@@ -523,11 +526,15 @@ static bool make_clean(struct mvcpu *v, struct pair *p)
 		return false;
 	clear(u_cmd(number(p))->op, sizeof(struct u_op) * U_OPS);
 	for (uint32_t i = 0; i < v->mon->vcpus; i++) {
-		uint8_t *s = (uint8_t *)u_slot(number(p), i);
+		struct u_slot *s = u_slot(number(p), i);
 
 		p->fs[i] = p->gs[i] = ~KEEL_U64(0);
-		if (p->used >> i & 1)
-			clear(s + 64, U_SLOT_SIZE - 64);
+		if (!(p->used >> i & 1))
+			continue;
+		/* All but whose turn it is and who sleeps. */
+		s->pad0[0] = 0;
+		clear(&s->pad0[1], sizeof(s->pad0) - sizeof(s->pad0[0]));
+		clear(s->pad1, U_SLOT_SIZE - __builtin_offsetof(struct u_slot, pad1));
 	}
 	p->used = 0;
 	return true;
@@ -844,42 +851,54 @@ static void copy_components(uint8_t *to, const uint8_t *from, uint64_t which)
 	}
 }
 
+/*
+ * Copy the words that differ. Between two hand-overs most of a slot stays as it is, and lines
+ * that nobody writes to need not move between processors.
+ */
+static void renew(void *to, const void *from, uint64_t bytes)
+{
+	uint64_t *t = to;
+	const uint64_t *f = from;
+
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		if (t[i] != f[i])
+			t[i] = f[i];
+}
+
+static void renew32(uint32_t *to, uint32_t value)
+{
+	if (*to != value)
+		*to = value;
+}
+
 static void load(struct mvcpu *v, struct u_slot *s)
 {
 	const struct keel_user *u = &v->user;
 	const uint8_t *from = v->copy.bytes;
 	uint8_t *to = (uint8_t *)s + U_XSAVE_OFF;
 	const uint64_t bv = *(const uint64_t *)(from + XSAVE_HEADER) & v->mon->xfeatures;
+	const uint64_t header[8] = { bv };
+	const uint64_t words[] = { all_components, U_SLOT_VA + v->id * U_SLOT_SIZE + U_XSAVE_OFF,
+				   u->r8,	   u->r9,
+				   u->r10,	   u->r11,
+				   u->r12,	   u->r13,
+				   u->r14,	   u->r15,
+				   u->rdi,	   u->rsi,
+				   u->rbp,	   u->rbx,
+				   u->rdx,	   u->rax,
+				   u->rcx,	   u->rip,
+				   0x33,	   (u->rflags & KEEL_USER_RFLAGS) | 0x202,
+				   u->rsp,	   0x2b,
+				   u->fs_base,	   u->gs_base };
 
-	s->r8 = u->r8;
-	s->r9 = u->r9;
-	s->r10 = u->r10;
-	s->r11 = u->r11;
-	s->r12 = u->r12;
-	s->r13 = u->r13;
-	s->r14 = u->r14;
-	s->r15 = u->r15;
-	s->rdi = u->rdi;
-	s->rsi = u->rsi;
-	s->rbp = u->rbp;
-	s->rbx = u->rbx;
-	s->rdx = u->rdx;
-	s->rax = u->rax;
-	s->rcx = u->rcx;
-	s->iret.rip = u->rip;
-	s->iret.cs = 0x33;
-	s->iret.rflags = (u->rflags & KEEL_USER_RFLAGS) | 0x202;
-	s->iret.rsp = u->rsp;
-	s->iret.ss = 0x2b;
+	_Static_assert(US_RFBM + sizeof(words) == US_GS + 8, "words are in the slot's order");
+	renew(&s->rfbm, words, sizeof(words));
 	if (bv & 3)
-		copy(to, from, XSAVE_LEGACY);
+		renew(to, from, XSAVE_LEGACY);
 	/* It is loaded with any vector state, and is not what the header speaks of. */
-	*(uint32_t *)(to + MXCSR) = bv & 6 ? *(const uint32_t *)(from + MXCSR) : MXCSR_DEFAULT;
-	clear(to + XSAVE_HEADER, 64);
-	*(uint64_t *)(to + XSAVE_HEADER) = bv;
+	renew32((uint32_t *)(to + MXCSR), bv & 6 ? *(const uint32_t *)(from + MXCSR) : MXCSR_DEFAULT);
+	renew(to + XSAVE_HEADER, header, sizeof(header));
 	copy_components(to, from, bv);
-	s->rfbm = all_components;
-	s->fp = U_SLOT_VA + v->id * U_SLOT_SIZE + U_XSAVE_OFF;
 }
 
 /* What a U thread stopped for. */
@@ -888,7 +907,8 @@ struct stop {
 	struct sigcontext_64 regs;
 	uint64_t call_addr;
 	uint32_t arch;
-	const uint8_t *fp; /* in the slot: read once */
+	uint64_t components; /* beyond x87 and SSE; of the slot's area with them, */
+	const uint8_t *fp;   /* where it is in the slot: read once */
 };
 
 static bool in_slot(struct mvcpu *v, uint64_t at, uint64_t bytes)
@@ -898,24 +918,27 @@ static bool in_slot(struct mvcpu *v, uint64_t at, uint64_t bytes)
 	return at >= slot + U_ALT_OFF && at <= slot + U_SLOT_SIZE - bytes && !(at & 7);
 }
 
-/* False: no frame is there, as the handler would have left one. */
-static bool take(struct mvcpu *v, const struct u_slot *slot, struct stop *stop)
+/* Into v->copy.bytes goes what is in the slot of the XSAVE area. False: there is no frame with the rest. */
+static bool take(struct mvcpu *v, const struct u_slot *s, struct stop *stop)
 {
-	const volatile struct u_slot *s = slot;
-	const uint8_t *base = (const uint8_t *)slot - (U_SLOT_VA + v->id * U_SLOT_SIZE);
-	const uint64_t uc = s->uc, si = s->si;
-	const siginfo_t *info;
-	uint64_t fp;
+	const uint8_t *base = (const uint8_t *)s - (U_SLOT_VA + v->id * U_SLOT_SIZE);
+	uint8_t *to = v->copy.bytes;
+	uint64_t bv, fp;
 
-	stop->sig = s->sig;
+	stop->sig = *(const volatile uint32_t *)&s->sig;
 	if (!stop->sig)
 		return true;
-	if (!in_slot(v, uc, sizeof(struct ucontext)) || !in_slot(v, si, sizeof(siginfo_t)))
-		return false;
-	copy(&stop->regs, base + uc + __builtin_offsetof(struct ucontext, uc_mcontext), sizeof(stop->regs));
-	info = (const siginfo_t *)(base + si);
-	stop->call_addr = *(volatile uint64_t *)&info->_sifields._sigsys._call_addr;
-	stop->arch = *(volatile uint32_t *)&info->_sifields._sigsys._arch;
+	copy(&stop->regs, s->regs, sizeof(s->regs));
+	stop->call_addr = *(const volatile uint64_t *)&s->sigsys.call_addr;
+	stop->arch = *(const volatile uint32_t *)&s->sigsys.arch;
+	copy(to, s->x87, XSAVE_LEGACY);
+	*(uint32_t *)(to + MXCSR) &= mxcsr_mask;
+	bv = *(const volatile uint64_t *)(s->x87 + XSAVE_HEADER) & v->mon->xfeatures;
+	clear(to + XSAVE_HEADER, 64);
+	*(uint64_t *)(to + XSAVE_HEADER) = bv;
+	stop->components = bv & ~KEEL_U64(3);
+	if (!stop->components)
+		return true;
 	fp = (uint64_t)stop->regs.fpstate;
 	if (!in_slot(v, fp, v->mon->xsave_size))
 		return false;
@@ -928,8 +951,6 @@ static void store(struct mvcpu *v, struct pair *p, const struct u_slot *slot, co
 	const volatile struct u_slot *s = slot;
 	const struct sigcontext_64 *r = &stop->regs;
 	struct keel_user *u = &v->user;
-	uint8_t *to = v->copy.bytes;
-	uint64_t bv;
 
 	u->rip = r->ip;
 	u->rsp = r->sp;
@@ -951,19 +972,14 @@ static void store(struct mvcpu *v, struct pair *p, const struct u_slot *slot, co
 	u->r15 = r->r15;
 	if (v->backend[K_SLOT_FSGSBASE]) {
 		/* Within what a context may hold: the instructions take the other half, too. */
-		u->fs_base = s->fs & (KEEL_VA_END - 1);
-		u->gs_base = s->gs & (KEEL_VA_END - 1);
+		u->fs_base = s->u_fs & (KEEL_VA_END - 1);
+		u->gs_base = s->u_gs & (KEEL_VA_END - 1);
 	} else if (s->selectors) {
 		/* None there is has a base but 0. */
 		p->fs[v->id] = u->fs_base = s->selectors & 0xffff ? 0 : u->fs_base;
 		p->gs[v->id] = u->gs_base = s->selectors >> 16 ? 0 : u->gs_base;
 	}
-	bv = *(const volatile uint64_t *)(stop->fp + XSAVE_HEADER) & v->mon->xfeatures;
-	copy(to, stop->fp, XSAVE_LEGACY);
-	*(uint32_t *)(to + MXCSR) &= mxcsr_mask;
-	clear(to + XSAVE_HEADER, 64);
-	*(uint64_t *)(to + XSAVE_HEADER) = bv;
-	copy_components(to, stop->fp, bv);
+	copy_components(v->copy.bytes, stop->fp, stop->components);
 }
 
 /*
@@ -1039,7 +1055,7 @@ static bool run(struct mvcpu *v, struct as *as, struct pair *p, struct u_slot *s
 	uint32_t posted;
 	bool handed;
 
-	__atomic_store_n(&s->kick, 0, __ATOMIC_RELAXED);
+	renew32(&s->kick, 0);
 	v->backend[K_SLOT_USER] = (uint64_t)s;
 	posted = ticks();
 	hand_over(v, as, p, s);
@@ -1147,16 +1163,15 @@ uint32_t mb_user(struct mvcpu *v)
 			return why;
 		s = u_slot(number(p), v->id);
 		load(v, s);
-		s->fs = v->user.fs_base;
-		s->gs = v->user.gs_base;
-		s->spin = ways[v->id].together ? 0 : config()->user_spin;
+		renew32(&s->spin, ways[v->id].together ? 0 : config()->user_spin);
 		if (p->cpu[v->id] != place(v)) {
 			p->cpu[v->id] = place(v);
 			pin(p->tid[v->id], p->cpu[v->id]);
 		}
-		s->flags = v->backend[K_SLOT_FSGSBASE] ? US_FSGSBASE
-						       : (p->fs[v->id] != v->user.fs_base ? US_SET_FS : 0) |
-								 (p->gs[v->id] != v->user.gs_base ? US_SET_GS : 0);
+		renew32(&s->flags, v->backend[K_SLOT_FSGSBASE]
+					   ? US_FSGSBASE
+					   : (p->fs[v->id] != v->user.fs_base ? US_SET_FS : 0) |
+						     (p->gs[v->id] != v->user.gs_base ? US_SET_GS : 0));
 		p->fs[v->id] = v->user.fs_base;
 		p->gs[v->id] = v->user.gs_base;
 		p->last = ++entries;

@@ -45,40 +45,45 @@
 
 /* struct u_slot, for u_entry.S; asserted in k_user.c. */
 #define US_TURN 0
-#define US_K_ASLEEP 4
-#define US_U_ASLEEP 8
-#define US_KICK 12
-#define US_SPIN 16
-#define US_FLAGS 20
-#define US_SIG 24
-#define US_SELECTORS 28
-#define US_UC 32
-#define US_SI 40
-#define US_FS 48
-#define US_GS 56
-#define US_RFBM 64
-#define US_FP 72
-#define US_R8 80
-#define US_R9 88
-#define US_R10 96
-#define US_R11 104
-#define US_R12 112
-#define US_R13 120
-#define US_R14 128
-#define US_R15 136
-#define US_RDI 144
-#define US_RSI 152
-#define US_RBP 160
-#define US_RBX 168
-#define US_RDX 176
-#define US_RAX 184
-#define US_RCX 192
-#define US_IRET 200
-#define US_STARTED 240
-#define US_PROG 256
-#define US_ALT 272
-#define US_MASK 296
-#define US_M_PROG 304
+#define US_K_ASLEEP 64
+#define US_U_ASLEEP 68
+#define US_FLAGS 128
+#define US_KICK 132
+#define US_SPIN 136
+#define US_RFBM 144
+#define US_FP 152
+#define US_R8 160
+#define US_R9 168
+#define US_R10 176
+#define US_R11 184
+#define US_R12 192
+#define US_R13 200
+#define US_R14 208
+#define US_R15 216
+#define US_RDI 224
+#define US_RSI 232
+#define US_RBP 240
+#define US_RBX 248
+#define US_RDX 256
+#define US_RAX 264
+#define US_RCX 272
+#define US_IRET 280
+#define US_FS 320
+#define US_GS 328
+#define US_SIG 384
+#define US_SELECTORS 388
+#define US_U_FS 392
+#define US_U_GS 400
+#define US_STARTED 408
+#define US_SIGSYS 416
+#define US_REGS 448
+#define US_X87 640
+#define US_PROG 1216
+#define US_ALT 1232
+#define US_MASK 1256
+#define US_M_PROG 1264
+#define US_REGS_SIZE 192
+#define US_X87_SIZE 576
 
 #define US_SET_FS 1   /* flags: the FS base is another than it was */
 #define US_SET_GS 2   /* the same of GS */
@@ -102,25 +107,49 @@
 #ifndef __ASSEMBLER__
 #include <stdint.h>
 
+/*
+ * What is spun for, what says who sleeps, what K writes and what U writes: each has cache
+ * lines of its own, for they move between two processors at every hand-over.
+ */
 struct u_slot {
-	uint32_t turn;	   /* 0 = K's; U's otherwise */
+	uint32_t turn; /* 0 = K's; U's otherwise */
+	uint32_t pad0[15];
+
 	uint32_t k_asleep; /* set by K before it sleeps on turn */
 	uint32_t u_asleep; /* the same by U */
-	uint32_t kick;	   /* set by K: do not start user code */
-	uint32_t spin;	   /* rounds U spins before it sleeps */
+	uint32_t pad1[14];
+
+	/* K's */
 	uint32_t flags;
-	uint32_t sig;	    /* U: the signal that stopped user code, 0 = it did not start */
-	uint32_t selectors; /* U: FS and GS << 16 */
-	uint64_t uc, si;    /* U: where ucontext and siginfo are */
-	uint64_t fs, gs;
+	uint32_t kick; /* do not start user code */
+	uint32_t spin; /* rounds U spins before it sleeps */
+	uint32_t pad2;
 	uint64_t rfbm; /* every component there is: what user code has no part in is reset, too */
 	uint64_t fp;   /* where its x87, vector and mask state is */
 	uint64_t r8, r9, r10, r11, r12, r13, r14, r15, rdi, rsi, rbp, rbx, rdx, rax, rcx;
 	struct {
 		uint64_t rip, cs, rflags, rsp, ss;
 	} iret;
-	uint32_t started; /* U: low half of the time stamp counter before user code runs */
-	uint32_t pad[3];
+	uint64_t fs, gs;
+	uint64_t pad3[6];
+
+	/*
+	 * U's. Copies of the signal's frame: were K to read the frame itself, the kernel
+	 * would have to fetch its lines back from K's processor to write the next one.
+	 */
+	uint32_t sig;	    /* the signal that stopped user code, 0 = it did not start */
+	uint32_t selectors; /* FS and GS << 16 */
+	uint64_t u_fs, u_gs;
+	uint32_t started; /* low half of the time stamp counter before user code runs */
+	uint32_t pad4;
+	struct {
+		uint64_t call_addr;
+		uint32_t nr, arch;
+	} sigsys;
+	uint64_t pad5[2];
+	uint64_t regs[US_REGS_SIZE / 8]; /* struct sigcontext_64, up to fpstate */
+	uint8_t x87[US_X87_SIZE];	 /* legacy area and header of the XSAVE area; fpstate has the rest */
+
 	/* From here on only until the thread is sealed. */
 	struct {
 		uint64_t len, code;

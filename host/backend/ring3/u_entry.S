@@ -46,8 +46,25 @@ u_signal_slot:
 	je	u_kicked
 u_stopped:
 	movl	%edi, US_SIG(%rbx)
-	movq	%rdx, US_UC(%rbx)
-	movq	%rsi, US_SI(%rbx)
+	movq	SI_CALL_ADDR(%rsi), %rax
+	movq	%rax, US_SIGSYS(%rbx)
+	movq	SI_CALL_ADDR + 8(%rsi), %rax
+	movq	%rax, US_SIGSYS + 8(%rbx)
+	movl	$US_REGS_SIZE / 8, %ecx
+1:	movq	UC_R8 - 8(%rdx, %rcx, 8), %rax
+	cmpq	%rax, US_REGS - 8(%rbx, %rcx, 8)
+	je	2f			/* a line that nobody writes to need not move */
+	movq	%rax, US_REGS - 8(%rbx, %rcx, 8)
+2:	subl	$1, %ecx
+	jnz	1b
+	movq	UC_FPSTATE(%rdx), %rdx
+	movl	$US_X87_SIZE / 8, %ecx
+3:	movq	-8(%rdx, %rcx, 8), %rax
+	cmpq	%rax, US_X87 - 8(%rbx, %rcx, 8)
+	je	4f
+	movq	%rax, US_X87 - 8(%rbx, %rcx, 8)
+4:	subl	$1, %ecx
+	jnz	3b
 	movl	%fs, %eax		/* loading one changed its base, unseen */
 	movl	%gs, %ecx
 	shll	$16, %ecx
@@ -56,9 +73,9 @@ u_stopped:
 	testl	$US_FSGSBASE, US_FLAGS(%rbx)
 	jz	u_over
 	rdfsbase %rax
-	movq	%rax, US_FS(%rbx)
+	movq	%rax, US_U_FS(%rbx)
 	rdgsbase %rax
-	movq	%rax, US_GS(%rbx)
+	movq	%rax, US_U_GS(%rbx)
 u_over:
 	xorl	%eax, %eax
 	xchgl	%eax, US_TURN(%rbx)
@@ -100,9 +117,14 @@ u_resume:
 u_load:
 	rdtsc
 	movl	%eax, US_STARTED(%rbx)
-	xorl	%eax, %eax		/* no state of a context passes to the next one */
+	movl	%ds, %eax		/* no state of a context passes to the next one */
+	movl	%es, %ecx
+	orl	%ecx, %eax
+	jz	1f			/* to load them takes longer than all else here */
+	xorl	%eax, %eax
 	movl	%eax, %ds
 	movl	%eax, %es
+1:
 	movl	US_RFBM(%rbx), %eax
 	movl	US_RFBM + 4(%rbx), %edx
 	movq	US_FP(%rbx), %rcx
