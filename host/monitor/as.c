@@ -351,6 +351,19 @@ uint64_t as_unmap(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uin
 	return done;
 }
 
+/* A processor that walks the tree may set D of a writable page at any time, and where it is tracked that counts. */
+static void change_entry(struct mon *m, uint64_t *entry, uint64_t keep, uint64_t put)
+{
+	uint64_t old = *entry;
+
+	if (!(m->tables_walked && old & PTE_TRACK))
+		*entry = (old & keep) | put;
+	else
+		while (!__atomic_compare_exchange_n(entry, &old, (old & keep) | put, false, __ATOMIC_SEQ_CST,
+						    __ATOMIC_SEQ_CST))
+			;
+}
+
 static uint64_t change(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t keep, uint64_t put,
 		       bool split)
 {
@@ -376,7 +389,7 @@ static uint64_t change(struct mon *m, struct as *as, uint64_t va, uint64_t pages
 				if (!t[k])
 					return done + i;
 				as->tracked -= count_tracked(t[k]);
-				t[k] = (t[k] & keep) | put;
+				change_entry(m, &t[k], keep, put);
 				as->tracked += count_tracked(t[k]);
 			}
 		}
@@ -394,6 +407,28 @@ uint64_t as_protect(struct mon *m, struct as *as, uint64_t va, uint64_t pages, u
 uint64_t as_flags(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t set_bits, uint64_t clear)
 {
 	return change(m, as, va, pages, ~clear, set_bits, true);
+}
+
+uint64_t as_take_dirty(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint8_t *bits, uint64_t at)
+{
+	uint64_t had = 0, n;
+	struct path p;
+
+	for (; pages; pages -= n, va += n * KEEL_PAGE_SIZE, at += n) {
+		uint64_t *t = walk(m, as, va, 0, false, &p);
+
+		n = chunk(va, pages);
+		for (uint64_t i = 0; t && i < n; i++) {
+			uint64_t *e = &t[slot(va, 0) + i];
+
+			if ((*e & (PTE_TRACK | PTE_D)) != (PTE_TRACK | PTE_D))
+				continue;
+			__atomic_and_fetch(e, ~PTE_D, __ATOMIC_SEQ_CST);
+			bits[(at + i) / 8] |= 1 << (at + i) % 8;
+			had++;
+		}
+	}
+	return had;
 }
 
 /* as_run(), but for what entries hold. */

@@ -456,6 +456,7 @@ static mret collect(struct mvcpu *v, struct as *as, const uint64_t *a, uint64_t 
 {
 	const uint64_t bitmap = a[3], bytes = (pages + 63) / 64 * 8, end = a[1] + pages * KEEL_PAGE_SIZE;
 	struct mon *m = v->mon;
+	struct pend p = { .v = v, .as = as };
 	uint8_t *bits = v->copy.bytes;
 	uint64_t va, pte, n, written = 0;
 
@@ -471,16 +472,21 @@ static mret collect(struct mvcpu *v, struct as *as, const uint64_t *a, uint64_t 
 		if (!(pte & PTE_TRACK) && as_flags(m, as, va, n, PTE_TRACK | PTE_D, 0) < n)
 			return MERR(KEEL_E_NOMEM, 0);
 	for (va = a[1]; (n = as_run(m, as, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE) {
-		for (uint64_t i = 0; i < n; i++) {
-			uint64_t at = (va - a[1]) / KEEL_PAGE_SIZE + i;
+		const uint64_t at = (va - a[1]) / KEEL_PAGE_SIZE;
 
-			if (pte & PTE_D || written_by_host(m, (pte & PTE_ADDR) + i * KEEL_PAGE_SIZE)) {
-				bits[at / 8] |= 1 << at % 8;
-				written++;
-			}
-		}
+		if (as_take_dirty(m, as, va, n, bits, at))
+			pend_reprotect(&p, va, n);
+		if (KEEL_BUG(14))
+			as_flags(m, as, va, n, PTE_D, 0);
+		for (uint64_t i = at; i < at + n; i++)
+			if (written_by_host(m, (pte & PTE_ADDR) + (i - at) * KEEL_PAGE_SIZE))
+				bits[i / 8] |= 1 << i % 8;
 	}
-	harvest_flags(v, as, MON_CALL_harvest_collect, a, pages, 0, KEEL_BUG(14) ? 0 : PTE_D);
+	pend_flush(&p);
+	settle(v, as);
+	for (uint64_t i = 0; i < bytes / 8; i++)
+		written += mon_bits(((const uint64_t *)bits)[i]);
+	mon_work(v, MON_CALL_harvest_collect, pages);
 	mon_copy_out(m, bitmap, bits, bytes);
 	return MRET(KEEL_OK, pages | written << 32);
 }

@@ -417,6 +417,11 @@ uint64_t as_protect(struct mon *m, struct as *as, uint64_t va, uint64_t pages, u
 /* Change flag bits of mapped 4 KiB pages of a range; splits large ones. Pages done, fewer = NOMEM. */
 uint64_t as_flags(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint64_t set, uint64_t clear);
 /*
+ * Take PTE_D from tracked pages of a range; returns how many had it, and sets bit
+ * at + i of `bits` for each such page i. One that is written just now keeps it or is told of.
+ */
+uint64_t as_take_dirty(struct mon *m, struct as *as, uint64_t va, uint64_t pages, uint8_t *bits, uint64_t at);
+/*
  * Longest run from the first mapped page at or above va, before end, whose
  * pages continue each other (same flags, next GPA), at most max pages.
  * Returns pages, 0 = none; *va and *pte describe its first page.
