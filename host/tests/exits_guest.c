@@ -11,11 +11,12 @@
 #include <hypercall/batch.h>
 #include <hypercall/guest.h>
 #include <hypercall/ring.h>
+#include <hypercall/smp.h>
 
 KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MULTICALL) | KEEL_NEEDS(MMU) | KEEL_NEEDS(AS) | KEEL_NEEDS(HARVEST) |
 			 KEEL_NEEDS(TRAP) | KEEL_NEEDS(USER) | KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) | KEEL_NEEDS(TIME) |
 			 KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(MEMORY) | KEEL_NEEDS(STATS),
-		 0);
+		 0, 0, KEEL_U64(1) << KEEL_F1_SMP);
 
 #define PAGE KEEL_U64(4096)
 #define MIB (KEEL_U64(1) << 20)
@@ -576,8 +577,122 @@ static void kick_asleep(void)
 	keel_irq_enable();
 }
 
+/* vCPUs: another one that does as it is told. */
+
+#define PEER 1
+
+static char peer_stack[16384] __attribute__((aligned(4096)));
+static enum does { STOPS, SPINS, SLEEPS } volatile peer_does;
+static volatile unsigned int peer_taken, peer_starts;
+static keel_port_t peer_port;
+
+static void on_peer_event(void *arg, keel_u32 bit)
+{
+	(void)arg, (void)bit;
+	peer_taken++;
+}
+
+static void peer(void *arg)
+{
+	(void)arg;
+	must(keel_event_init(), KEEL_OK, "event_init");
+	if (!peer_starts) {
+		peer_port = keel_port((keel_u32)keel_must(keel_event_alloc(2)));
+		keel_event_handler(KEEL_PORT_BIT(peer_port.v), on_peer_event, NULL);
+		OK(keel_event_unmask(peer_port));
+	}
+	keel_irq_enable();
+	peer_starts++;
+	while (peer_does != STOPS) {
+		keel_irq_disable();
+		if (peer_does == SLEEPS)
+			keel_wait();
+		keel_irq_enable();
+	}
+}
+
+static void peer_start_as(enum does does)
+{
+	const unsigned int before = peer_starts;
+
+	peer_does = does;
+	must(keel_smp_start(PEER, peer_stack + sizeof(peer_stack), peer, NULL, NULL), KEEL_OK, "vcpu_start");
+	while (peer_starts == before)
+		;
+}
+
+static void peer_send(void)
+{
+	const unsigned int before = peer_taken;
+
+	OK(keel_event_send(peer_port));
+	while (peer_taken == before)
+		;
+}
+
+/* A peer that is asleep notices at its next event. */
+static void peer_is(enum does does)
+{
+	if (peer_does == does)
+		return;
+	peer_does = does;
+	peer_send();
+}
+
+static void peer_event(void)
+{
+	peer_is(SPINS);
+	peer_send();
+}
+
+/* It falls asleep meanwhile, or it does not: then waking it costs less. */
+static void peer_wake(void)
+{
+	peer_is(SLEEPS);
+	for (int i = 0; i < 100000; i++)
+		__asm__ volatile("");
+	peer_send();
+}
+
+static void peer_start(void)
+{
+	peer_is(SPINS);
+	peer_does = STOPS;
+	while (keel_smp_running(PEER))
+		;
+	peer_start_as(SPINS);
+}
+
+static void peer_unmap(void)
+{
+	peer_is(SPINS);
+	mmu_batch();
+}
+
+static void peer_yield(void)
+{
+	peer_is(SPINS);
+	OK(keel_vcpu_yield(PEER));
+}
+
+static struct keel_vcpu_set self __attribute__((aligned(64))) = { 1, { 1 } };
+
+static void vcpu_ipi(void)
+{
+	const unsigned int before = taken;
+
+	OK(keel_vcpu_ipi(keel_gpa_of(&self), 16, KEEL_PORT_BIT(port.v)));
+	while (taken == before)
+		;
+}
+
+static void vcpu_info(void)
+{
+	OK(keel_vcpu_info(0, KEEL_VCPU_INFO_STATE));
+}
+
 /* What sleeps, or waits for the host, does not take the same number of exits each time: it is only prepared for itself. */
-enum kind { STEADY, WAITS, CONSOLE };
+enum kind { STEADY, WAITS, CONSOLE, WITH_PEER };
 
 static const struct op {
 	const char *name;
@@ -638,6 +753,13 @@ static const struct op {
 	{ "vcpu_wait", vcpu_wait, STEADY },
 	{ "wait_until", wait_until, WAITS },
 	{ "vcpu_yield", vcpu_yield, STEADY },
+	{ "vcpu_ipi", vcpu_ipi, STEADY },
+	{ "vcpu_info", vcpu_info, STEADY },
+	{ "peer_event", peer_event, WITH_PEER },
+	{ "peer_wake", peer_wake, WITH_PEER },
+	{ "peer_start", peer_start, WITH_PEER },
+	{ "peer_unmap", peer_unmap, WITH_PEER },
+	{ "peer_yield", peer_yield, WITH_PEER },
 	{ "console_kick", console_kick, CONSOLE },
 	{ "kick_running", kick_running, CONSOLE },
 	{ "kick_asleep", kick_asleep, CONSOLE },
@@ -653,8 +775,6 @@ static const struct refused {
 } refused[] = {
 	{ "base_accept", KEEL_CALL_BASE_ACCEPT, KEEL_E_STATE },
 	{ "base_freeze", KEEL_CALL_BASE_FREEZE, KEEL_E_STATE },
-	{ "vcpu_ipi", KEEL_CALL_VCPU_IPI, KEEL_E_NOTSUP },
-	{ "vcpu_info", KEEL_CALL_VCPU_INFO, KEEL_E_NOTSUP },
 	{ "migrate_reason", KEEL_CALL_MIGRATE_REASON, KEEL_E_NOTSUP },
 };
 
@@ -763,18 +883,21 @@ int keel_main(const struct keel_start *start)
 	const char *at = keel_start_cmdline(start);
 	static struct job jobs[OPS + REFUSED];
 	unsigned int count = 0;
-	bool console = false;
+	bool console = false, with_peer = false;
 
 	if (same(at, "idle"))
 		idle();
 	while (*at && !same(at, "warm") && count < OPS + REFUSED) {
 		at = read_job(at, &jobs[count]);
 		console |= jobs[count].op && jobs[count].op->kind == CONSOLE;
+		with_peer |= jobs[count].op && jobs[count].op->kind == WITH_PEER;
 		count++;
 	}
 	setup(start);
 	if (console)
 		console_init();
+	if (with_peer)
+		peer_start_as(SLEEPS); /* whom no shootdown concerns */
 	if (*at) {
 		prepare(jobs, count);
 		prepare(jobs, count);

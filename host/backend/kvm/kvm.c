@@ -224,9 +224,12 @@ static void *vcpu_thread(void *arg)
 {
 	struct kvm_vcpu *c = arg;
 	struct kvm *k = c->k;
+	char name[16];
 	enum kvm_next next = KVM_NEXT_RUN;
 	uint32_t starting = KVM_STARTING;
 
+	snprintf(name, sizeof(name), "vcpu%u", c->id); /* in lists of threads, and in traces */
+	pthread_setname_np(pthread_self(), name);
 	if (c->id ? !wait_for_start(c) || !kvm_park(c) : !k->flavour->boots && !kvm_ready(c, 0))
 		return NULL;
 	while (next == KVM_NEXT_RUN && !stopping(k)) {
