@@ -124,7 +124,7 @@ CHECK_SECONDS_sanitize := 900
 check-sanitize:
 	$(Q).ci/gates sanitize $(O) $(SAN_STAGES)
 
-CHECK_SECONDS_tsan := 300
+CHECK_SECONDS_tsan := 600
 check-tsan:
 	$(Q).ci/gates tsan $(O) $(TSAN_STAGES)
 

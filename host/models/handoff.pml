@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * User code on ring3: what a thread of K and its thread of U do to their slot, in
- * mb_user(), run(), await() and k_user_kicked() of backend/ring3/k_user.c, in u_entry.S and,
+ * mb_user(), hand_over(), await() and k_user_kicked() of backend/ring3/k_user.c, in u_entry.S and,
  * when U dies, in gone() of k_nursery.c. No hand-over is lost, and whoever makes an event
  * pending and kicks K ends user code that would run for ever; without the time limits that
  * await() has against a U that means harm.
@@ -43,6 +43,7 @@ bool handler; /* K's runs */
 byte seq;     /* mvcpu.kick_seq */
 bool slot;    /* K_SLOT_USER is set */
 bool ended;
+bool m_works; /* M has a command that ends in waking U */
 
 byte where; /* what U's signal finds: */
 #define OWN 0
@@ -70,10 +71,21 @@ proctype k() provided (!handler)
 #endif
 		STORE(K, KICK, 0);			/* run(): relaxed */
 		slot = true;
-		GIVE(K, TURN, 1);
-		if
-		:: LOAD(K, U_ASLEEP) -> FUTEX_WAKE(K, U)
-		:: else
+		if					/* hand_over() */
+		:: LOAD(K, U_ASLEEP) ->			/* M has something to do, then wakes U */
+#ifdef BUG_M_FIRST
+			atomic { FENCE(K); m_works = true };
+			STORE_SC(K, TURN, 1)
+#else
+			STORE_SC(K, TURN, 1);
+			atomic { FENCE(K); m_works = true }
+#endif
+		:: true ->
+			GIVE(K, TURN, 1);
+			if
+			:: LOAD(K, U_ASLEEP) -> FUTEX_WAKE(K, U)
+			:: else
+			fi
 		fi;
 		STORE_SC(K, K_ASLEEP, 1);		/* await(), done spinning */
 		kicked = false;
@@ -116,6 +128,13 @@ proctype k() provided (!handler)
 		fi
 	od;
 	ended = true
+}
+
+proctype m()
+{
+end:	do
+	:: atomic { m_works -> m_works = false; asleep[U] = false }
+	od
 }
 
 /* A kick: k_signal(), k_user_kicked(). */
@@ -240,6 +259,6 @@ proctype timer()
 init {
 	atomic {
 		run drain(K); run drain(U);
-		run k(); run k_handler(); run u(); run u_handler(); run sender(); run timer()
+		run k(); run m(); run k_handler(); run u(); run u_handler(); run sender(); run timer()
 	}
 }

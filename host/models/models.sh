@@ -15,6 +15,7 @@ shift
 here=$(cd "$(dirname "$0")" && pwd)
 tmp=$(mktemp -d) || exit 1
 trap 'rm -rf "$tmp"' EXIT
+trap 'exit 1' HUP INT TERM
 # shellcheck source=abi/conformance/ktap.sh
 . "$here/../../abi/conformance/ktap.sh"
 
