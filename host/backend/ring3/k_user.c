@@ -107,6 +107,7 @@ struct pair {
  */
 struct way {
 	bool together;
+	bool leaving;	   /* apart is tried: away from where K runs, for where both are neither gets on */
 	bool faulting;	   /* a fault of user code is looked at */
 	bool slept;	   /* K did, for the hand-over just seen */
 	uint32_t score;	   /* of hand-overs that were slow, apart */
@@ -115,6 +116,7 @@ struct way {
 	uint32_t cpu;	   /* together */
 };
 #define ANY_CPU ~0u
+#define BUT_CPU 0x10000	   /* every one but this */
 #define SLOW_TICKS 45000   /* about 15 us; a wake-up between processors, or one that has none to run on */
 #define LONG_TICKS 4000000 /* user code that runs so long is better off where the kernel puts it */
 #define SCORE_SLOW 8
@@ -254,14 +256,19 @@ static void pin(int tid, uint32_t cpu)
 	uint8_t set[K_CPU_SET];
 
 	for (unsigned int i = 0; i < sizeof(set); i++)
-		set[i] = cpu == ANY_CPU ? 0xff : cpu / 8 == i ? 1 << cpu % 8 : 0;
+		set[i] = cpu == ANY_CPU ? 0xff : (cpu & ~BUT_CPU) / 8 == i ? 1 << cpu % 8 : 0;
+	if (cpu != ANY_CPU && cpu & BUT_CPU)
+		for (unsigned int i = 0; i < sizeof(set); i++)
+			set[i] = (uint8_t)~set[i];
 	/* Where it fails, nothing but time is lost. */
 	sys3(__NR_sched_setaffinity, tid, sizeof(set), (uint64_t)set);
 }
 
 static uint32_t place(const struct mvcpu *v)
 {
-	return ways[v->id].together ? ways[v->id].cpu : ANY_CPU;
+	const struct way *w = &ways[v->id];
+
+	return w->together ? w->cpu : w->leaving ? w->cpu | BUT_CPU : ANY_CPU;
 }
 
 static uint32_t ticks(void)
@@ -283,18 +290,23 @@ static void learn(struct mvcpu *v, uint32_t took, uint32_t ran)
 		if (--w->left && ran < LONG_TICKS)
 			return;
 		w->together = false;
+		w->leaving = ran < LONG_TICKS;
 		w->score = SCORE_MAX / 2;
 		pin(0, ANY_CPU);
 		return;
 	}
-	if (ran >= LONG_TICKS)
+	if (ran >= LONG_TICKS) {
+		w->leaving = false;
 		return;
-	if (w->slept || took > SLOW_TICKS)
+	}
+	if (w->slept || took > SLOW_TICKS) {
 		w->score += SCORE_SLOW;
-	else if (w->score)
+	} else if (w->score) {
 		w->score--;
-	else
+	} else {
 		w->patience = TOGETHER_MIN;
+		w->leaving = false;
+	}
 	if (w->score > SCORE_MAX) {
 		uint32_t cpu;
 
