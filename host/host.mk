@@ -130,9 +130,9 @@ $(O)/host/tests/user_guest.elf: host/tests/user_guest.c $(GUEST_DEPS)
 -include $(O)/host/tests/user_guest.d
 
 CHECK_STAGES += host
-CHECK_PROGRAMS += $(O)/host/tests/guest.elf $(O)/host/tests/smp.elf
+CHECK_PROGRAMS += $(O)/host/tests/guest.elf $(O)/host/tests/user_guest.elf $(O)/host/tests/smp.elf
 .PHONY: check-host
-check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/host/tests/smp.elf $(O)/keel
+check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/host/tests/smp.elf $(O)/host/tests/user_guest.elf $(O)/keel
 	$(Q)$(O)/host/tests/unit && $(PYTHON) host/tests/run_test.py $(O)/keel $(O)/host/tests/guest.elf
 
 # What run_test.py can ask of a host that is slow and large: all that neither measures it nor runs without a guest.

@@ -447,6 +447,19 @@ def smp_ends_well(job, vcpus):
 
 
 @test
+def user_code_stops_in_every_way():
+    """user_guest.c on as many vCPUs, with every processor to run on and with one."""
+    guest = os.path.join(os.path.dirname(GUEST), "user_guest.elf")
+    one = {min(os.sched_getaffinity(0))}
+    for vcpus, processors in ((1, None), (2, None), (16, None), (1, one)):
+        done = subprocess.run([KEEL, "run", "--vcpus", str(vcpus), *BACKEND, "--timeout", str(LIMIT), "--core", "none", guest],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=2 * LIMIT,
+                              preexec_fn=(lambda: os.sched_setaffinity(0, processors)) if processors else None)
+        expect(done.returncode == 0, vcpus, "vCPUs: exit status", done.returncode,
+               [line for line in done.stdout.decode().splitlines() if not line.startswith("ok")], done.stderr.decode())
+
+
+@test
 def vcpus_start_and_stop():
     for vcpus in SMP:
         smp_ends_well("start 1000" if vcpus < 16 else "start 200", vcpus)
