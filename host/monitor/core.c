@@ -257,7 +257,8 @@ void mon_begin(struct mvcpu *v)
 		v->entry[i] = (struct mon_entry){ 0 };
 		v->page->slot[i].frame = (struct keel_frame){ 0 };
 	}
-	v->page->if_enabled = 0;
+	if (!KEEL_BUG(43))
+		v->page->if_enabled = 0;
 	v->dump_pending = 0;
 	v->illegal = 0;
 	v->attn = 0;

@@ -14,7 +14,7 @@ static void look(struct mvcpu *v, struct mvcpu *to)
 {
 	if (to == v)
 		v->attn |= ATTN_LOOK;
-	else
+	else if (!KEEL_BUG(42))
 		mb_kick(v, to);
 }
 
@@ -362,7 +362,8 @@ mret mon_vcpu_ipi(struct mvcpu *v, const uint64_t *a)
 		if (!port_used(mv_peer(v, i), bit) && !KEEL_BUG(30))
 			return MERR(KEEL_E_NOENT, KEEL_AT_ARG(3));
 	for (uint32_t i = next_of(set, vcpus, 0); i < vcpus; i = next_of(set, vcpus, i + 1))
-		mon_send(v, mv_peer(v, i), bit);
+		if (!KEEL_BUG(44) || i == next_of(set, vcpus, 0))
+			mon_send(v, mv_peer(v, i), bit);
 	return MRET(KEEL_OK, 0);
 }
 

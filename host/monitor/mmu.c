@@ -26,11 +26,11 @@ static void pend_flush(struct pend *p)
 		mb_map(p->v, p->as, p->va, p->pages, p->gpa, p->prot, p->flags);
 		break;
 	case KEEL_MMU_UNMAP:
-		if (!KEEL_BUG(8))
+		if (!KEEL_BUG(8) && !(KEEL_BUG(39) && p->as->index))
 			mb_unmap(p->v, p->as, p->va, p->pages);
 		break;
 	case KEEL_MMU_PROTECT:
-		if (!KEEL_BUG(9))
+		if (!KEEL_BUG(9) && !(KEEL_BUG(40) && p->as->index))
 			mb_protect(p->v, p->as, p->va, p->pages, p->prot);
 		break;
 	}

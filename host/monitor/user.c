@@ -20,7 +20,7 @@ bool mon_user_event(struct mvcpu *v)
 {
 	const struct as *as = v->user_as;
 
-	return __atomic_load_n(&v->page->pending, __ATOMIC_ACQUIRE) ||
+	return (__atomic_load_n(&v->page->pending, __ATOMIC_ACQUIRE) && !KEEL_BUG(36)) ||
 	       (__atomic_load_n(&v->dump_pending, __ATOMIC_SEQ_CST) && v->entry[KEEL_CLASS_DUMP].entry) ||
 	       __atomic_load_n(&v->stop, __ATOMIC_SEQ_CST) ||
 	       (as && __atomic_load_n(&as->state, __ATOMIC_SEQ_CST) != AS_LIVE);
@@ -73,7 +73,7 @@ static bool xsave_valid(const struct mvcpu *v, const uint8_t *area)
 	for (unsigned int i = 0; i < 6; i++)
 		zero |= h->reserved[i];
 	/* MXCSR is loaded with SSE or AVX, whatever xstate_bv says. */
-	return !zero && !(h->xstate_bv & ~v->mon->xfeatures) &&
+	return (!zero || KEEL_BUG(37)) && !(h->xstate_bv & ~v->mon->xfeatures) &&
 	       !(*(const uint32_t *)(area + XSAVE_MXCSR) & ~MXCSR_VALID);
 }
 
@@ -112,10 +112,11 @@ mret mon_user_enter(struct mvcpu *v, const uint64_t *a)
 	u->rflags = (u->rflags & KEEL_USER_RFLAGS) | 0x202;
 	v->user_as = as;
 	v->user_gpa = gpa;
-	__atomic_or_fetch(&as->running, 1u << v->id, __ATOMIC_SEQ_CST);
+	if (!KEEL_BUG(38))
+		__atomic_or_fetch(&as->running, 1u << v->id, __ATOMIC_SEQ_CST);
 	space_put(v, as);
 
-	if (!mon_user_event(v) || KEEL_BUG(36))
+	if (!mon_user_event(v))
 		reason = mb_user(v);
 
 	v->user_as = NULL;

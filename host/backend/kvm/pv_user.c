@@ -415,7 +415,8 @@ uint32_t mb_user(struct mvcpu *v)
 	while (!reason)
 		reason = mon_user_event(v) ? KEEL_USER_EVENT : run(v);
 	fp_save(user, v->mon->xfeatures);
-	fp_load(kernel);
+	if (!KEEL_BUG(47))
+		fp_load(kernel);
 	set_fs_base(fs);
 	pv_loud(v, was);
 	interrupts_restore(flags);

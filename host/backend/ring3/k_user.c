@@ -20,6 +20,7 @@
 #include <linux/mman.h>
 
 #include "k.h"
+#include "../../monitor/bugs.h"
 #include "k_user.h"
 
 #define AT(field, offset) _Static_assert(__builtin_offsetof(struct u_slot, field) == (offset), "k_user.h")
@@ -947,7 +948,7 @@ static bool take(struct mvcpu *v, const struct u_slot *s, struct stop *stop)
 	*(uint32_t *)(to + MXCSR) &= mxcsr_mask;
 	bv = *(const volatile uint64_t *)(s->x87 + XSAVE_HEADER) & v->mon->xfeatures;
 	clear(to + XSAVE_HEADER, 64);
-	*(uint64_t *)(to + XSAVE_HEADER) = bv;
+	*(uint64_t *)(to + XSAVE_HEADER) = KEEL_BUG(45) ? v->mon->xfeatures : bv;
 	stop->components = bv & ~KEEL_U64(3);
 	if (!stop->components)
 		return true;
