@@ -627,9 +627,7 @@ KEEL_TEST("USER-014", user_preempted_anywhere, "KEEL-USER-09 KEEL-USER-22", "ext
 	ku_needed();
 	as = ku_make(KU_GPA, KU(endless_self));
 	/* With flags, stack pointer and bases that would hurt a careless host. */
-	static const u64 rsp[] = {
-		0, 8, 0x10000, 1ull << 63, ~0ull, 0x7f0000000000, 0x7fffffffe000, 0x800000000000, KU_STACK
-	};
+	static const u64 rsp[] = { 0, 8, 0x10000, ~0ull, 0x7f0000000000, 0x7fffffffe000, KU_STACK };
 
 	for (size_t i = 0; i < sizeof(rsp) / 8; i++) {
 		ku_context(&c, KU_CODE);
@@ -640,6 +638,19 @@ KEEL_TEST("USER-014", user_preempted_anywhere, "KEEL-USER-09 KEEL-USER-22", "ext
 		CHECK_EQ(c.u.rsp, rsp[i]);
 		CHECK_EQ(c.u.rflags, 0x40cd5 | 0x202);
 		CHECK_EQ(c.u.fs_base, (1ull << 47) - 1);
+	}
+	/* One that is not canonical the processor may refuse to load: then nothing runs. */
+	for (int b = 47; b < 64; b++) {
+		ku_code(KU_GPA, KU(syscalls));
+		ku_context(&c, KU_CODE);
+		c.u.rsp = 1ull << b;
+		if (ku_run(as, &c) == KEEL_USER_EXCEPTION) {
+			CHECK(c.u.vector == KEEL_VEC_GP || c.u.vector == KEEL_VEC_SS);
+			CHECK_EQ(c.u.rip, KU_CODE);
+		} else {
+			CHECK_EQ(c.u.reason, KEEL_USER_SYSCALL);
+			CHECK_EQ(c.u.rsp, 1ull << b);
+		}
 	}
 	ku_code(KU_GPA, KU(endless_rep));
 	ku_context(&c, KU_CODE);
@@ -695,18 +706,24 @@ KEEL_TEST("USER-015", user_exceptions, "KEEL-USER-11 KEEL-USER-14 KEEL-NORM-01 K
 	CHECK_EQ(kt_traps, 0); /* none of it reached the kernel's own entry */
 }
 
-KEEL_TEST("USER-016", user_fp_exceptions, "KEEL-USER-11 KEEL-NORM-08", "ext=6", 0)
+KEEL_TEST("USER-016", user_sse_exception, "KEEL-USER-11 KEEL-NORM-08", "ext=6", 0)
 {
+	static u8 fx[512] __attribute__((aligned(64)));
+
 	ku_needed();
 	as = ku_make(KU_GPA, KU(f_ud2));
 	EXCEPTION(f_xm, KEEL_VEC_XM, KEEL_VEC_XM, 5 + 4 + 5 + 4 + 4);
-	EXCEPTION(f_mf, KEEL_VEC_MF, KEEL_VEC_MF, 2 + 5 + 3 + 2 + 2 + 2);
 	/* The kernel's own MXCSR and control word were never touched. */
-	static u8 fx[512] __attribute__((aligned(64)));
-
 	__asm__ volatile("fxsave64 %0" : "=m"(fx));
 	CHECK_EQ(fx[0] | fx[1] << 8, 0x37f);
 	CHECK_EQ(fx[24] | fx[25] << 8, 0x1f80);
+}
+
+KEEL_TEST("USER-036", user_x87_alignment, "KEEL-USER-11 KEEL-NORM-08", "ext=6", 0)
+{
+	ku_needed();
+	as = ku_make(KU_GPA, KU(f_ud2));
+	EXCEPTION(f_mf, KEEL_VEC_MF, KEEL_VEC_MF, 2 + 5 + 3 + 2 + 2 + 2);
 	/* With AC set an access that is not aligned is #AC, where the processor checks it. */
 	ku_code(KU_GPA, KU(f_ac));
 	ku_context(&c, KU_CODE);
