@@ -1116,7 +1116,7 @@ KEEL_TEST("SMP-021", smp_spaces_at_once, "KEEL-VCPU-24 KEEL-AS-08 KEEL-AS-09 KEE
 /* One space, several who change it: pages of their own, and one that all of them map. */
 static void change_space(struct kc *c)
 {
-	u64 va = UVA + c->id * 0x100000, g = G0 + c->id * 0x20000;
+	u64 va = UVA + (c->id + 1) * 0x100000, g = G0 + c->id * 0x20000;
 
 	for (u64 i = 0; i < c->arg && !c->failed; i++) {
 		u64 n = 1 + kc_random(c) % 20, at = va + kc_random(c) % 8 * 0x10000;
