@@ -235,7 +235,7 @@ static inline uint64_t native_rdmsr(uint32_t msr)
 
 static inline void native_wrmsr(uint32_t msr, uint64_t v)
 {
-	__asm__ volatile("wrmsr" ::"c"(msr), "a"((uint32_t)v), "d"((uint32_t)(v >> 32)) : "memory");
+	__asm__ volatile("wrmsr" ::"c"(msr), "a"((uint32_t)(v & 0xffffffff)), "d"((uint32_t)(v >> 32)) : "memory");
 }
 
 static inline void native_cpuid(uint32_t leaf, uint32_t sub, uint32_t r[4])

@@ -18,7 +18,7 @@
  *
  * Processors: every function may be called on any CPU, and on several at once;
  * what belongs to a CPU is said with the function. A thread that was preempted
- * inside a lazy section has to go on on the same CPU.
+ * inside a lazy section has to stay on its CPU.
  */
 #ifndef HAL_HAL_H
 #define HAL_HAL_H
