@@ -890,12 +890,12 @@ static void load(struct mvcpu *v, struct u_slot *s)
 	const uint8_t *from = v->copy.bytes;
 	uint8_t *to = (uint8_t *)s + U_XSAVE_OFF;
 	const uint64_t bv = *(const uint64_t *)(from + XSAVE_HEADER) & v->mon->xfeatures;
-	const uint64_t header[8] = { bv };
+	const uint64_t header[8] = { KEEL_BUG(45) ? v->mon->xfeatures : bv };
 	const uint64_t words[] = { all_components, U_SLOT_VA + v->id * U_SLOT_SIZE + U_XSAVE_OFF,
 				   u->r8,	   u->r9,
 				   u->r10,	   u->r11,
 				   u->r12,	   u->r13,
-				   u->r14,	   u->r15,
+				   u->r14,	   KEEL_BUG(46) ? s->r15 : u->r15,
 				   u->rdi,	   u->rsi,
 				   u->rbp,	   u->rbx,
 				   u->rdx,	   u->rax,
@@ -948,7 +948,7 @@ static bool take(struct mvcpu *v, const struct u_slot *s, struct stop *stop)
 	*(uint32_t *)(to + MXCSR) &= mxcsr_mask;
 	bv = *(const volatile uint64_t *)(s->x87 + XSAVE_HEADER) & v->mon->xfeatures;
 	clear(to + XSAVE_HEADER, 64);
-	*(uint64_t *)(to + XSAVE_HEADER) = KEEL_BUG(45) ? v->mon->xfeatures : bv;
+	*(uint64_t *)(to + XSAVE_HEADER) = bv;
 	stop->components = bv & ~KEEL_U64(3);
 	if (!stop->components)
 		return true;
