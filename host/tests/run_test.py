@@ -463,7 +463,7 @@ def user_code_stops_in_every_way():
 def vcpus_start_and_stop():
     for vcpus in SMP:
         smp_ends_well("start 1000" if vcpus < 16 else "start 200", vcpus)
-        smp_ends_well("stop 1000" if vcpus < 16 else "stop 100", vcpus)
+        smp_ends_well(f"stop {1000 // vcpus ** 2 + 1}", vcpus)
 
 
 @test

@@ -120,12 +120,18 @@ static void await_stopped(struct cpu *c)
 		keel_vcpu_yield(KEEL_VCPU_ANY);
 }
 
+/* Beside vCPUs that spin, one that yields waits for its turn each time; one that slept gets it soon. */
+static void doze(void)
+{
+	keel_vcpu_wait(keel_time() + 50000);
+}
+
 static void make_stop(struct cpu *c)
 {
 	struct keel_ret r;
 
 	while ((r = keel_vcpu_stop(c->id)).status == KEEL_STATUS(KEEL_E_AGAIN, 0))
-		keel_vcpu_yield(KEEL_VCPU_ANY);
+		doze();
 	keel_must(r);
 	keel_assert(stopped(c));
 }
@@ -258,7 +264,7 @@ static void run_stop(void)
 		for (keel_u32 i = 1; i < count; i++)
 			start(&cpus[i]);
 		for (unsigned int w = dice(&cpus[0]) % 8; w; w--)
-			keel_vcpu_yield(KEEL_VCPU_ANY);
+			doze();
 		for (keel_u32 i = 1; i < count; i++)
 			make_stop(&cpus[i]);
 	}
