@@ -181,9 +181,10 @@ $(O)/host/tests/vcpus.elf: host/tests/vcpus_guest.c $(GUEST_DEPS)
 	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
 -include $(O)/host/tests/vcpus.d
 
+VCPUS_TESTS := $(O)/host/tests/vcpus.elf
 CHECK_STAGES += vcpus
 CHECK_SECONDS_vcpus := 240
-CHECK_PROGRAMS += $(O)/host/tests/vcpus.elf
+CHECK_PROGRAMS += $(VCPUS_TESTS)
 .PHONY: check-vcpus
 check-vcpus: $(O)/host/tests/vcpus.elf $(O)/keel
 	$(Q)host/tests/vcpus.sh $(O)/keel $(O)/host/tests/vcpus.elf ring3 1000

@@ -49,7 +49,7 @@ testhost: $(O)/ci/watchdog ## The kvm backend on real KVM, AMD's in QEMU and Int
 
 testhost_checks := $(foreach s,npt shadow ept ept-shadow bochs,check-testhost-$(s))
 .PHONY: $(testhost_checks) $(testhost_checks:%=%-long)
-$(testhost_checks): check-testhost-%: all $(O)/testhost/kvmcheck $(HVM_TESTS) $(SEAL_TESTS) $(EXITS_TESTS) $(BENCH_KVM)
+$(testhost_checks): check-testhost-%: all $(O)/testhost/kvmcheck $(HVM_TESTS) $(SEAL_TESTS) $(EXITS_TESTS) $(VCPUS_TESTS) $(BENCH_KVM)
 	$(Q)kunit-tests/check.sh testhost $(O) $(TESTHOST_$*)
-$(testhost_checks:%=%-long): check-testhost-%-long: all $(O)/testhost/kvmcheck $(HVM_TESTS) $(SEAL_TESTS) $(EXITS_TESTS) $(BENCH_KVM)
+$(testhost_checks:%=%-long): check-testhost-%-long: all $(O)/testhost/kvmcheck $(HVM_TESTS) $(SEAL_TESTS) $(EXITS_TESTS) $(VCPUS_TESTS) $(BENCH_KVM)
 	$(Q)LONG=1 kunit-tests/check.sh testhost $(O) $(TESTHOST_$*)

@@ -860,6 +860,9 @@ static void prepare(const struct job *jobs, unsigned int count)
 	for (unsigned int i = 0; i < count; i++)
 		if (jobs[i].op && jobs[i].op->kind != STEADY)
 			jobs[i].op->run();
+	/* It shall be no part of what is prepared next: no shootdown concerns who sleeps. */
+	if (peer_does == SPINS)
+		peer_is(SLEEPS);
 }
 
 static void idle(void)
