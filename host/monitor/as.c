@@ -103,12 +103,18 @@ static void table_put(struct mon *m, struct as *as, uint64_t *table)
  */
 void as_settled(struct mon *m, struct as *as)
 {
+	uint64_t last = as->table_limbo - 1;
+
 	if (!as->table_limbo)
 		return;
+	/* In their order: then a table comes back at the level it was on, which KVM's shadow paging remembers. */
+	while (m->table_live[last])
+		last = m->table_live[last] - 1;
 	mon_lock(&m->arena_lock);
-	while (as->table_limbo)
-		put_on(m, &m->table_free, take_from(m, &as->table_limbo));
+	m->table_live[last] = m->table_free;
+	m->table_free = as->table_limbo;
 	mon_unlock(&m->arena_lock);
+	as->table_limbo = 0;
 }
 
 void as_drop(struct mon *m, struct as *as)
