@@ -10,7 +10,8 @@
 #define XSAVE_LEGACY 512
 #define XSAVE_MXCSR 24
 #define XSAVE_HEADER 64
-#define MXCSR_VALID 0xffff /* DAZ is in every processor with 64-bit mode that is still in use */
+#define XSTATE_LEGACY KEEL_U64(3) /* x87 and SSE */
+#define MXCSR_VALID 0xffff	  /* DAZ is in every processor with 64-bit mode that is still in use */
 
 struct xsave_header {
 	uint64_t xstate_bv, xcomp_bv, reserved[6];
@@ -77,9 +78,17 @@ static bool xsave_valid(const struct mvcpu *v, const uint8_t *area)
 	       !(*(const uint32_t *)(area + XSAVE_MXCSR) & ~MXCSR_VALID);
 }
 
+/* Bytes of an XSAVE area that anything is in: most code has no state but x87 and SSE, a small part of it. */
+static uint64_t xsave_used(const struct mvcpu *v, const uint8_t *area)
+{
+	const struct xsave_header *h = (const struct xsave_header *)(area + XSAVE_LEGACY);
+
+	return h->xstate_bv & ~XSTATE_LEGACY ? v->mon->xsave_size : XSAVE_LEGACY + XSAVE_HEADER;
+}
+
 mret mon_user_enter(struct mvcpu *v, const uint64_t *a)
 {
-	const uint64_t gpa = a[1], size = KEEL_USER_XSAVE + v->mon->xsave_size;
+	const uint64_t gpa = a[1], size = KEEL_USER_XSAVE + v->mon->xsave_size, head = XSAVE_LEGACY + XSAVE_HEADER;
 	struct keel_user *u = &v->user;
 	uint32_t reason = KEEL_USER_EVENT;
 	struct as *as;
@@ -98,7 +107,8 @@ mret mon_user_enter(struct mvcpu *v, const uint64_t *a)
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(2));
 	}
 	mon_copy_in(v->mon, u, gpa, sizeof(*u));
-	mon_copy_in(v->mon, v->copy.bytes, gpa + KEEL_USER_XSAVE, v->mon->xsave_size);
+	mon_copy_in(v->mon, v->copy.bytes, gpa + KEEL_USER_XSAVE, head);
+	mon_copy_in(v->mon, v->copy.bytes + head, gpa + KEEL_USER_XSAVE + head, xsave_used(v, v->copy.bytes) - head);
 	status = check(v, u);
 	if (status == KEEL_OK && !xsave_valid(v, v->copy.bytes))
 		status = KEEL_STATUS(KEEL_E_INVAL, KEEL_AT_FIELD(28));
@@ -129,7 +139,7 @@ mret mon_user_enter(struct mvcpu *v, const uint64_t *a)
 	u->reason = reason;
 	u->rflags = (u->rflags & KEEL_USER_RFLAGS) | 0x202;
 	mon_copy_out(v->mon, gpa, u, sizeof(*u));
-	mon_copy_out(v->mon, gpa + KEEL_USER_XSAVE, v->copy.bytes, v->mon->xsave_size);
+	mon_copy_out(v->mon, gpa + KEEL_USER_XSAVE, v->copy.bytes, xsave_used(v, v->copy.bytes));
 	/* A dump, or a stop: `pending` is looked at on the way out anyway. */
 	if (reason == KEEL_USER_EVENT)
 		v->attn |= ATTN_LOOK;
