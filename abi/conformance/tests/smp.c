@@ -784,9 +784,9 @@ static void quiet(int line, u64 round, u64 gpa, const char *what)
 #define QUIET(round, gpa, what) quiet(__LINE__, round, gpa, what)
 
 KEEL_TEST("SMP-016", smp_unmap_while_written, "KEEL-MMU-04 KEEL-VCPU-24 KEEL-NORM-02",
-	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=120", 0)
 {
-	u64 rounds = 3000 / kt_scale + 100;
+	u64 rounds = 800 / kt_scale + 100;
 
 	kc_needed(4);
 	OK(MAP(KT_VA, G0, 4 * 4096, KU_RW));
@@ -910,9 +910,9 @@ static bool progress(u32 i)
 }
 
 KEEL_TEST("SMP-017", smp_user_staleness, "KEEL-USER-20 KEEL-MMU-04 KEEL-USER-21 KEEL-USER-12",
-	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=120", 0)
 {
-	u64 rounds = 2000 / kt_scale + 60, faults = 0;
+	u64 rounds = 500 / kt_scale + 60, faults = 0;
 
 	kc_needed(4);
 	ku_needed();
@@ -988,7 +988,7 @@ KEEL_TEST("SMP-018", smp_same_space, "KEEL-USER-21 KEEL-AS-18 KEEL-USER-07 KEEL-
 }
 
 KEEL_TEST("SMP-019", smp_clone_while_running, "KEEL-AS-13 KEEL-AS-14 KEEL-USER-20",
-	  "neg profile=SMP vcpus=4 ext=66 timeout=60", 0)
+	  "neg profile=SMP vcpus=4 ext=66 timeout=120", 0)
 {
 	kc_needed(4);
 	ku_needed();
@@ -1000,7 +1000,7 @@ KEEL_TEST("SMP-019", smp_clone_while_running, "KEEL-AS-13 KEEL-AS-14 KEEL-USER-2
 		REQUIRE(kc_until(&kc[i].go, 1, 5000));
 		CHECK(progress(i));
 	}
-	for (u64 i = 0; i < 200 / kt_scale + 10 && !kt_fails; i++) {
+	for (u64 i = 0; i < 50 / kt_scale + 10 && !kt_fails; i++) {
 		struct kt_ret r = ku_clone(space, i & 1 ? KEEL_AS_CLONE_SHARE : 0);
 
 		if (!OK(r))

@@ -1315,10 +1315,10 @@ KEEL_TEST("USER-030", user_syscall_numbers, "KEEL-USER-10 KEEL-USER-22", "neg ex
 }
 
 /* Bytes that mean nothing, run as user code: whatever they do, user_enter returns. */
-KEEL_TEST("USER-031", user_random_code, "KEEL-USER-22 KEEL-USER-09 KEEL-USER-11", "neg ext=6 timeout=60", 0)
+KEEL_TEST("USER-031", user_random_code, "KEEL-USER-22 KEEL-USER-09 KEEL-USER-11", "neg ext=6 timeout=120", 0)
 {
 	u32 timer = kt_bind(KEEL_SOURCE_TIMER, 0), n[4] = { 0 };
-	u64 rounds = 1500 / kt_scale + 60;
+	u64 rounds = 500 / kt_scale + 60;
 	u8 *code = kt_ram(KU_GPA);
 
 	ku_needed();
