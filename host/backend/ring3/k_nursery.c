@@ -250,12 +250,11 @@ void n_main(void)
 	const uint64_t set = 1 << (SIGCHLD - 1) | 1 << (U_SIG_KICK - 1);
 	const struct k_config *c = (const struct k_config *)((struct mon *)MON_VA)->backend;
 	struct sock_fprog prog = { c->n_filter_len, (struct sock_filter *)(MON_VA + K_N_FILTER_OFF) };
-	const uint64_t all = ~(uint64_t)0, ram = ((struct mon *)MON_VA)->ram_size, mon_size = c->mon_size;
+	const uint64_t ram = ((struct mon *)MON_VA)->ram_size, mon_size = c->mon_size;
 	int status;
 	long pid;
 
 	must(sys5(__NR_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0));
-	must(sys4(__NR_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, 0, 8));
 	vcpus = ((struct mon *)MON_VA)->vcpus;
 	address_space = c->address_space;
 	m_len = c->m_filter_len;
@@ -285,5 +284,13 @@ void n_main(void)
 
 long k_nursery(void)
 {
-	return n_fork(stack + sizeof(stack));
+	const uint64_t all = ~(uint64_t)0;
+	uint64_t mine;
+	long pid;
+
+	/* N begins with all signals blocked: K may call it before it has run a single instruction. */
+	must(sys4(__NR_rt_sigprocmask, SIG_SETMASK, (uint64_t)&all, (uint64_t)&mine, 8));
+	pid = n_fork(stack + sizeof(stack));
+	must(sys4(__NR_rt_sigprocmask, SIG_SETMASK, (uint64_t)&mine, 0, 8));
+	return pid;
 }
