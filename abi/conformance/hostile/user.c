@@ -153,14 +153,15 @@ static void look_around(void)
 
 	ku_code(KU_GPA, KU(peek));
 	for (u64 va = KEEL_VA_END; va < WINDOW_END && reached < REACH_MAX; va += edge)
-		/* Where there is something, all that follows it without a gap, and some way beyond small ones. */
-		for (u64 at = va, gap = 0; gap < 24 && at < va + edge && at < WINDOW_END && reached < REACH_MAX;
-		     at += 4096) {
+		/* Where there is something, and behind every 4 GiB, some way beyond gaps. */
+		for (u64 at = va, gap = 0, most = va & 0xffffffff ? 1 : 128;
+		     gap < most && at < va + edge && at < WINDOW_END && reached < REACH_MAX; at += 4096) {
 			if (access(at, KU(peek)) != KEEL_USER_SYSCALL) {
-				gap = at == va ? 24 : gap + 1;
+				gap++;
 				continue;
 			}
 			gap = 0;
+			most = 128;
 			reach[reached++] = at;
 		}
 	for (u32 i = 0; i < reached; i++) {
