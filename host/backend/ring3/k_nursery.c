@@ -277,6 +277,8 @@ void n_main(void)
 				make(p);
 			else if (state == U_KILL && child[p].u)
 				sys2(__NR_kill, child[p].u, SIGKILL);
+			else if (state == U_KILL)
+				gone(p); /* it died before K gave it up */
 		}
 		sys4(__NR_rt_sigtimedwait, (uint64_t)&set, 0, 0, 8);
 	}
