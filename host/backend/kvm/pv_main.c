@@ -433,7 +433,7 @@ void mb_relax(unsigned int round)
 	v = mv_of((struct keel_vcpu *)v);
 	pv_answer(v);
 	__asm__ volatile("pause");
-	/* Whose lock it is is not known: to one after the other. */
+	/* Nobody knows whose lock it is: to one after the other. */
 	if (round % PV_YIELD_ROUNDS == PV_YIELD_ROUNDS - 1)
 		pv_yield_to(mv_peer(v, round / PV_YIELD_ROUNDS % v->mon->vcpus));
 }
