@@ -75,16 +75,17 @@ static int take_program(scmp_filter_ctx ctx, int err, struct sock_filter *prog, 
 	return err;
 }
 
-/**
- * ring3_filter - build K's filter
- * @p: the partition, RAM and ABI files sized
- * @tgid: K's own number, in its PID namespace
- * @user: it has one, and runs user code
- * @max: room at @prog, in instructions
- *
- * Returns the number of BPF instructions, or a negative errno.
- */
-int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct sock_filter *prog, unsigned int max)
+static int add_rules(scmp_filter_ctx ctx, const struct rule *rules, size_t n)
+{
+	int err = 0;
+
+	for (size_t i = 0; !err && i < n; i++)
+		err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].args, rules[i].arg);
+	return err;
+}
+
+/* What K maps for the guest kernel and M for user code: this partition's files, below the host's window. */
+static int add_mapping_rules(scmp_filter_ctx ctx, const struct partition *p)
 {
 	const uint64_t ram = p->ram_size, abi = p->abi_size;
 	const struct rule rules[] = {
@@ -101,6 +102,24 @@ int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct soc
 		  { BELOW(0, KEEL_VA_END), LOW32(1), IS(2, PROT_READ), NOTHING_BUT(3, MAP_WANTED | MAP_POPULATE),
 		    IS(4, K_FD_ABI), BELOW(5, abi) } },
 		{ SCMP_SYS(munmap), 2, { BELOW(0, KEEL_VA_END), LOW32(1) } },
+	};
+
+	return add_rules(ctx, rules, sizeof(rules) / sizeof(rules[0]));
+}
+
+/**
+ * ring3_filter - build K's filter
+ * @p: the partition, RAM and ABI files sized
+ * @tgid: K's own number, in its PID namespace
+ * @user: it has one, and runs user code
+ * @max: room at @prog, in instructions
+ *
+ * Returns the number of BPF instructions, or a negative errno.
+ */
+int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct sock_filter *prog, unsigned int max)
+{
+	const uint64_t ram = p->ram_size;
+	const struct rule rules[] = {
 		{ SCMP_SYS(mprotect), 3, { BELOW(0, KEEL_VA_END), LOW32(1), NOTHING_BUT(2, PROT_RWX) } },
 		{ SCMP_SYS(futex),
 		  5,
@@ -161,11 +180,12 @@ int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct soc
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_TRAP);
 	for (size_t i = 0; !err && i < sizeof(hot) / sizeof(hot[0]); i++)
 		err = seccomp_syscall_priority(ctx, hot[i].nr, hot[i].priority);
-	for (size_t i = 0; !err && i < sizeof(rules) / sizeof(rules[0]); i++)
-		err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].args, rules[i].arg);
-	for (size_t i = 0; !err && user && i < sizeof(user_rules) / sizeof(user_rules[0]); i++)
-		err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, user_rules[i].nr, user_rules[i].args,
-						   user_rules[i].arg);
+	if (!err)
+		err = add_mapping_rules(ctx, p);
+	if (!err)
+		err = add_rules(ctx, rules, sizeof(rules) / sizeof(rules[0]));
+	if (!err && user)
+		err = add_rules(ctx, user_rules, sizeof(user_rules) / sizeof(user_rules[0]));
 	return take_program(ctx, err, prog, max);
 }
 
@@ -205,21 +225,7 @@ int ring3_nursery_filter(struct sock_filter *prog, unsigned int max)
 /* M changes mappings of this partition's files below the host's window, and says so. */
 int ring3_mapper_filter(const struct partition *p, struct sock_filter *prog, unsigned int max)
 {
-	const uint64_t ram = p->ram_size, abi = p->abi_size;
 	const struct rule rules[] = {
-		{ SCMP_SYS(mmap),
-		  6,
-		  { BELOW(0, KEEL_VA_END), LOW32(1), NOTHING_BUT(2, PROT_RWX), IS(3, MAP_WANTED), IS(4, K_FD_RAM),
-		    BELOW(5, ram) } },
-		{ SCMP_SYS(mmap),
-		  6,
-		  { BELOW(0, KEEL_VA_END), LOW32(1), NOTHING_BUT(2, PROT_RWX), IS(3, MAP_WANTED | MAP_POPULATE),
-		    IS(4, K_FD_RAM), BELOW(5, ram) } },
-		{ SCMP_SYS(mmap),
-		  6,
-		  { BELOW(0, KEEL_VA_END), LOW32(1), IS(2, PROT_READ), NOTHING_BUT(3, MAP_WANTED | MAP_POPULATE),
-		    IS(4, K_FD_ABI), BELOW(5, abi) } },
-		{ SCMP_SYS(munmap), 2, { BELOW(0, KEEL_VA_END), LOW32(1) } },
 		{ SCMP_SYS(munmap), 2, { IS(0, KEEL_VA_MIN), IS(1, KEEL_VA_END - KEEL_VA_MIN) } },
 		{ SCMP_SYS(futex), 6, { IS(0, U_PAIR_VA), IS(1, FUTEX_WAIT), LOW32(2), IS(3, 0), IS(4, 0), IS(5, 0) } },
 		{ SCMP_SYS(futex),
@@ -236,8 +242,10 @@ int ring3_mapper_filter(const struct partition *p, struct sock_filter *prog, uns
 	err = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
 	for (size_t i = 0; !err && i < sizeof(hot) / sizeof(hot[0]); i++)
 		err = seccomp_syscall_priority(ctx, hot[i], (uint8_t)(255 - i));
-	for (size_t i = 0; !err && i < sizeof(rules) / sizeof(rules[0]); i++)
-		err = seccomp_rule_add_exact_array(ctx, SCMP_ACT_ALLOW, rules[i].nr, rules[i].args, rules[i].arg);
+	if (!err)
+		err = add_mapping_rules(ctx, p);
+	if (!err)
+		err = add_rules(ctx, rules, sizeof(rules) / sizeof(rules[0]));
 	return take_program(ctx, err, prog, max);
 }
 
