@@ -130,6 +130,7 @@ $(O)/host/tests/user_guest.elf: host/tests/user_guest.c $(GUEST_DEPS)
 -include $(O)/host/tests/user_guest.d
 
 CHECK_STAGES += host
+CHECK_SECONDS_host := 480
 CHECK_PROGRAMS += $(O)/host/tests/guest.elf $(O)/host/tests/user_guest.elf $(O)/host/tests/smp.elf
 .PHONY: check-host
 check-host: $(O)/host/tests/unit $(O)/host/tests/guest.elf $(O)/host/tests/smp.elf $(O)/host/tests/user_guest.elf $(O)/keel

@@ -69,8 +69,17 @@ def children(pid):
     return [int(p) for p in read_proc(pid, f"task/{pid}/children").split()]
 
 
+class Popen(subprocess.Popen):
+    """One that does not outlive a test that failed, which would wait for it."""
+
+    def __exit__(self, exc_type, value, traceback):
+        if exc_type:
+            self.kill()
+        return super().__exit__(exc_type, value, traceback)
+
+
 def guest_process(pid):
-    """The processes the host started: its keeper's, which is the guest's where it has one, then the keeper.
+    """The processes the host started: those of user code and the one they come from, the guest kernel's, the keeper.
     The probe of --backend auto is gone in a moment, and none of them."""
     mine = [p for p in children(pid) if read_proc(p, "comm") != "keel-probe\n"]
     return [p for c in mine for p in guest_process(c)] + mine
@@ -236,7 +245,7 @@ def timeout():
 @test
 def signals_end_everything():
     for sig in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        with Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
             await_output(p.stdout, b"idle\n")
             children = guest_process(p.pid)
             expect(children, "no guest process seen")
@@ -247,7 +256,7 @@ def signals_end_everything():
 
 @test
 def killed_host_takes_guest_along():
-    with subprocess.Popen(command("spin"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+    with Popen(command("spin"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"spinning\n")
         children = guest_process(p.pid)
         p.kill()
@@ -260,10 +269,10 @@ def killed_host_takes_guest_along():
 
 @test
 def killed_guest_is_reported():
-    with subprocess.Popen(command("idle", "--core", "none"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    with Popen(command("idle", "--core", "none"), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                           stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"idle\n")
-        os.kill(guest_process(p.pid)[0], signal.SIGKILL)
+        os.kill(guest_process(p.pid)[-2], signal.SIGKILL)
         _, err = p.communicate(timeout=LIMIT)
         expect(p.returncode == 125 and b"crash: " in err, p.returncode, err)
 
@@ -286,7 +295,7 @@ def output_is_whole():
 @test
 def slow_reader_loses_nothing():
     for mode in ("lines", "lines ring"):
-        with subprocess.Popen(command(mode), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+        with Popen(command(mode), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
             time.sleep(0.2)  # let everything fill up
             got = b""
             while True:
@@ -322,7 +331,7 @@ def floods_keep_memory_flat():
     for mode in ("flood", "ringflood"):
         for reader in (False, True):
             out = subprocess.DEVNULL if reader else subprocess.PIPE
-            with subprocess.Popen(command(mode), stdout=out, stdin=subprocess.DEVNULL) as p:
+            with Popen(command(mode), stdout=out, stdin=subprocess.DEVNULL) as p:
                 time.sleep(0.3)
                 before = resident(p.pid)
                 time.sleep(0.7)
@@ -338,7 +347,7 @@ def floods_keep_memory_flat():
 @test
 def timeout_under_flood():
     for mode in ("flood", "ringflood"):
-        with subprocess.Popen(command(mode, "--timeout", "1"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        with Popen(command(mode, "--timeout", "1"), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                               stdin=subprocess.DEVNULL) as p:
             expect(p.wait(6) == 124, mode, p.returncode)
 
@@ -397,7 +406,7 @@ def high_water(pid):
 @test
 def small_and_quick():
     """At most 6 MiB beyond guest RAM touched, of which there is next to none here. Time: gross mistakes only."""
-    with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+    with Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"idle\n")
         used = sum(high_water(q) for q in [p.pid, *guest_process(p.pid)])
         p.terminate()
@@ -419,7 +428,7 @@ def wakeups(pid):
 @test
 def idle_is_quiet():
     """An idle partition wakes up at most once a second, host and guest together."""
-    with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+    with Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"idle\n")
         time.sleep(1.5)
         before = wakeups(p.pid)
@@ -495,7 +504,7 @@ def vcpus_end_together():
 def idle_vcpus_are_quiet():
     """Four vCPUs asleep: at most one wake-up a second, host and guest together."""
     guest = os.path.join(os.path.dirname(GUEST), "smp.elf")
-    with subprocess.Popen([KEEL, "run", "--cmdline", "idle", "--vcpus", "4", *BACKEND, guest], stdout=subprocess.PIPE,
+    with Popen([KEEL, "run", "--cmdline", "idle", "--vcpus", "4", *BACKEND, guest], stdout=subprocess.PIPE,
                           stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"idle\n")
         time.sleep(1.5)
@@ -649,7 +658,7 @@ def forbidden_kvm_is_told_apart():
 @test
 def probe_leaves_nothing():
     """The child that runs the probe's guest is reaped by a host that goes on, and dies with one that does not."""
-    with subprocess.Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
+    with Popen(command("idle"), stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as p:
         await_output(p.stdout, b"idle\n")
         end = time.monotonic() + 5
         while any(read_proc(c, "comm") == "keel-probe\n" for c in children(p.pid)):
@@ -659,7 +668,7 @@ def probe_leaves_nothing():
     if probe()["kvm"]["api"] is None:
         return  # no KVM, no child
     for _ in range(20):
-        with subprocess.Popen([KEEL, "probe"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as p:
+        with Popen([KEEL, "probe"], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL) as p:
             seen = []
             while not seen and p.poll() is None:
                 seen = children(p.pid)
