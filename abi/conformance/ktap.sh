@@ -4,7 +4,7 @@
 n=0
 bad=0
 
-# result STATUS NAME - one line; what is in $tmp/said becomes diagnostics of a failure.
+# result STATUS NAME - one line; what is in $tmp/said becomes diagnostics of a failure: of KTAP what failed, else how it begins.
 result()
 {
 	n=$((n + 1))
@@ -12,7 +12,7 @@ result()
 		echo "ok $n - $2"
 	else
 		echo "not ok $n - $2"
-		[ ! -s "$tmp/said" ] || head -n 60 "$tmp/said" | cut -c1-300 | sed 's/^#* */# /'
+		[ ! -s "$tmp/said" ] || { grep -B 12 '^ *not ok' "$tmp/said" || cat "$tmp/said"; } | head -n 60 | cut -c1-300 | sed 's/^#* */# /'
 		bad=1
 	fi
 }
