@@ -227,6 +227,11 @@ static void tame(struct draw *d, struct op_call *c)
 		if (a[1] >= KEEL_VA_MIN && a[1] < KEEL_VA_END)
 			a[1] = one_in(d, 2) ? 0 : KEEL_VA_END;
 		break;
+	case KEEL_CALL_VCPU_STOP:
+		/* The one that makes the calls is vCPU 0. */
+		if (!a[0])
+			a[0] = 1;
+		break;
 	case KEEL_CALL_MEMORY_RELEASE:
 	case KEEL_CALL_MEMORY_POPULATE:
 		if (c->ref[0] == REF_RAM && a[0] == -4096ull)
