@@ -458,7 +458,7 @@ static mret collect(struct mvcpu *v, struct as *as, const uint64_t *a, uint64_t 
 	struct mon *m = v->mon;
 	struct pend p = { .v = v, .as = as };
 	uint8_t *bits = v->copy.bytes;
-	uint64_t va, pte, n, written = 0;
+	uint64_t va, pte, n, written = 0, from = end, to = end;
 
 	if (!mon_range_ok(m, bitmap, bytes))
 		return MERR(KEEL_E_FAULT, KEEL_AT_ARG(4));
@@ -474,14 +474,18 @@ static mret collect(struct mvcpu *v, struct as *as, const uint64_t *a, uint64_t 
 	for (va = a[1]; (n = as_run(m, as, &va, end, pages, &pte)); va += n * KEEL_PAGE_SIZE) {
 		const uint64_t at = (va - a[1]) / KEEL_PAGE_SIZE;
 
-		if (as_take_dirty(m, as, va, n, bits, at))
-			pend_reprotect(&p, va, n);
+		if (as_take_dirty(m, as, va, n, bits, at)) {
+			from = from < end ? from : va;
+			to = va + n * KEEL_PAGE_SIZE;
+		}
 		if (KEEL_BUG(14))
 			as_flags(m, as, va, n, PTE_D, 0);
 		for (uint64_t i = at; i < at + n; i++)
 			if (written_by_host(m, (pte & PTE_ADDR) + (i - at) * KEEL_PAGE_SIZE))
 				bits[i / 8] |= 1 << i % 8;
 	}
+	/* In one piece, where what lies between is clean anyway. */
+	pend_reprotect(&p, from, (to - from) / KEEL_PAGE_SIZE);
 	pend_flush(&p);
 	settle(v, as);
 	for (uint64_t i = 0; i < bytes / 8; i++)
