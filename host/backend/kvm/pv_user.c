@@ -174,7 +174,7 @@ static void fx_expand(uint8_t *area)
 	if (!(area[FX_XSTATE_BV] & XF_X87)) {
 		zero(area, FX_X87_AFTER, FX_MXCSR);
 		zero(area, FX_ST, FX_XMM);
-		area[FX_FCW] = (uint8_t)FCW_INIT;
+		area[FX_FCW] = FCW_INIT & 0xff;
 		area[FX_FCW + 1] = FCW_INIT >> 8;
 	}
 	if (!(area[FX_XSTATE_BV] & XF_SSE))

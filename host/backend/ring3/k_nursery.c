@@ -33,7 +33,7 @@ MON_SYMBOL void u_main_begin(struct u_slot *slot) __attribute__((noreturn));
 MON_SYMBOL long u_clone(uint64_t flags, struct u_slot *slot, uint32_t *tid);
 MON_SYMBOL long m_clone(uint64_t flags, struct u_slot *slot, uint32_t *tid);
 MON_SYMBOL long n_fork(void *stack);
-MON_SYMBOL void __attribute__((noreturn)) n_main(void);
+MON_SYMBOL void n_main(void);
 
 /* Its own, like everything static: a fork of K has a copy. */
 static uint8_t stack[8192] __attribute__((aligned(16)));

@@ -80,6 +80,7 @@ _Static_assert(sizeof(struct u_head) <= U_HEAD_SIZE && U_ARENA_SIZE <= U_ARENA_S
 #define XSAVE_LEGACY 416 /* bytes of the legacy area the processor uses */
 #define XSAVE_HEADER 512
 #define MXCSR 24
+#define BASE_MASK ((KEEL_U64(1) << 47) - 1) /* of FS and GS: what a context may hold */
 #define MXCSR_DEFAULT 0x1f80
 #define X86_PF_WRITE 2
 #define X86_PF_INSTR 16
@@ -985,8 +986,8 @@ static void store(struct mvcpu *v, struct pair *p, const struct u_slot *slot, co
 	u->r15 = r->r15;
 	if (v->backend[K_SLOT_FSGSBASE]) {
 		/* Within what a context may hold: the instructions take the other half, too. */
-		u->fs_base = s->u_fs & (KEEL_VA_END - 1);
-		u->gs_base = s->u_gs & (KEEL_VA_END - 1);
+		u->fs_base = s->u_fs & BASE_MASK;
+		u->gs_base = s->u_gs & BASE_MASK;
 	} else if (s->selectors) {
 		/* None there is has a base but 0. */
 		p->fs[v->id] = u->fs_base = s->selectors & 0xffff ? 0 : u->fs_base;
