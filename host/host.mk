@@ -170,7 +170,7 @@ $(O)/host/tests/step.elf: host/tests/step_guest.c host/tests/step_round.S host/t
 -include $(O)/host/tests/step.d
 
 CHECK_STAGES += step
-CHECK_SECONDS_step := 60
+CHECK_SECONDS_step := 120
 CHECK_PROGRAMS += $(O)/host/tests/step $(O)/host/tests/step.elf
 .PHONY: check-step
 check-step: $(O)/host/tests/step $(O)/host/tests/step.elf $(O)/keel
