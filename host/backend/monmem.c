@@ -197,6 +197,11 @@ int64_t monmem_start(struct monmem *mm, unsigned int vcpu, uint64_t entry, uint6
 	return status;
 }
 
+bool monmem_kicks(struct monmem *mm, unsigned int vcpu)
+{
+	return !__atomic_exchange_n(&monmem_vcpu(mm, vcpu)->kicked, 1, __ATOMIC_SEQ_CST);
+}
+
 int64_t monmem_stop(struct monmem *mm, unsigned int vcpu)
 {
 	struct mvcpu *v = monmem_vcpu(mm, vcpu);

@@ -77,6 +77,9 @@ void monmem_answer(struct monmem *mm, unsigned int vcpu, int64_t status, uint64_
 int64_t monmem_start(struct monmem *mm, unsigned int vcpu, uint64_t entry, uint64_t opaque);
 int64_t monmem_stop(struct monmem *mm, unsigned int vcpu);
 
+/* A kick of the host's is to be sent, for none is on its way: mon_kick(). */
+bool monmem_kicks(struct monmem *mm, unsigned int vcpu);
+
 /* The backend's operations of these names, after the guest stopped. */
 bool monmem_next_mapping(struct monmem *mm, uint64_t va, struct mapping *out);
 bool monmem_snapshot(struct monmem *mm, unsigned int vcpu, struct crash_info *c);

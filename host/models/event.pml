@@ -9,7 +9,7 @@
  * of T is a process of its own, which holds T up while it runs (`provided`).
  */
 #define CPUS 3
-#define CELLS 5
+#define CELLS 6
 #include "tso.pml"
 
 #define T 0
@@ -19,6 +19,7 @@
 #define PENDING 0 /* keel_vcpu.pending: a bit per word */
 #define EVENTS(w) (1 + (w))
 #define MASKS(w) (3 + (w))
+#define KICKED 5 /* mvcpu.kicked */
 
 /* Ports A and B are in word 0, C is in word 1: word and bit. */
 #define A 0, 1
@@ -53,8 +54,21 @@ inline raise(cpu, w)
 
 inline kick(cpu)
 {
-	atomic { FENCE(cpu); kicked = true }
+	atomic {			/* mon_kick() */
+		FENCE(cpu);
+		if
+		:: mem[KICKED] == 0 -> mem[KICKED] = 1; kicked = true
+		:: else
+		fi
+	}
 }
+
+/* mon_listen() */
+#ifdef BUG_LISTEN_PLAIN
+#define LISTEN STORE(T, KICKED, 0)
+#else
+#define LISTEN STORE_SC(T, KICKED, 0)
+#endif
 
 inline set_event(cpu, w, p)
 {
@@ -207,8 +221,14 @@ proctype resume()
 end:	do
 	:: upcall ->
 look:		atomic { where = MONITOR; restart = false };
+#ifdef BUG_EXIT_LISTENS_FIRST
+		LISTEN;
+#endif
 #ifndef BUG_ATTN_LATE
 		attn = false;					/* mon_exit() */
+#endif
+#if !defined(BUG_EXIT_DEAF) && !defined(BUG_EXIT_LISTENS_FIRST) && !defined(BUG_EXIT_LISTENS_LATE)
+		LISTEN;
 #endif
 		if
 		:: if_on && !entered ->
@@ -220,6 +240,9 @@ look:		atomic { where = MONITOR; restart = false };
 		fi;
 #ifdef BUG_ATTN_LATE
 		attn = false;
+#endif
+#ifdef BUG_EXIT_LISTENS_LATE
+		LISTEN;
 #endif
 		where = RANGE;					/* mon_resume_load */
 		if
@@ -285,10 +308,16 @@ inline vcpu_wait()
 #ifndef BUG_SEQ_LATE
 		moved = false;
 #endif
+#if !defined(BUG_WAIT_DEAF) && !defined(BUG_WAIT_LISTENS_LATE)
+		LISTEN;
+#endif
 		if
 		:: LOAD(T, PENDING) -> attn = true; break
 		:: else
 		fi;
+#ifdef BUG_WAIT_LISTENS_LATE
+		LISTEN;
+#endif
 #ifdef BUG_SEQ_LATE
 		moved = false;
 #endif

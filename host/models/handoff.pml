@@ -9,7 +9,7 @@
  * A signal that K gets is a process of its own, which holds K up while it runs.
  */
 #define CPUS 4
-#define CELLS 6
+#define CELLS 7
 #include "tso.pml"
 
 #define K 0
@@ -23,6 +23,7 @@
 #define KICK 3
 #define EVENT 4 /* keel_vcpu.pending */
 #define DEAD 5	/* u_head.pair[].state */
+#define KICKED 6 /* mvcpu.kicked */
 
 #define STOPS 2 /* system calls and faults of user code */
 
@@ -35,6 +36,13 @@
 #define OVER STORE
 #else
 #define OVER STORE_SC
+#endif
+
+/* mon_listen(), in mon_user_event() */
+#ifdef BUG_DEAF
+#define LISTEN skip
+#else
+#define LISTEN STORE_SC(K, KICKED, 0)
 #endif
 
 bool k_signal; /* pending, for K and for U */
@@ -62,10 +70,16 @@ proctype k() provided (!handler)
 #ifndef BUG_SEEN_LATE
 		seen = seq;				/* mb_user() */
 #endif
+#ifndef BUG_LISTEN_LATE
+		LISTEN;
+#endif
 		if
 		:: LOAD(K, EVENT) -> break
 		:: else
 		fi;
+#ifdef BUG_LISTEN_LATE
+		LISTEN;
+#endif
 #ifdef BUG_SEEN_LATE
 		seen = seq;
 #endif
@@ -97,19 +111,24 @@ proctype k() provided (!handler)
 			fi;
 			kicks = seq;
 			if
-			:: !kicked && kicks != seen && LOAD(K, EVENT) ->
-				kicked = true;
+			:: !kicked && kicks != seen ->
+				LISTEN;
+				if
+				:: LOAD(K, EVENT) ->
+					kicked = true;
 #ifdef BUG_KICK_LATE
-				atomic { FENCE(K); u_signal = true };
-				STORE_SC(K, KICK, 1)
+					atomic { FENCE(K); u_signal = true };
+					STORE_SC(K, KICK, 1)
 #elif defined(BUG_KICK_BY_WORD)
-				STORE_SC(K, KICK, 1)
+					STORE_SC(K, KICK, 1)
 #elif defined(BUG_KICK_BY_SIGNAL)
-				atomic { FENCE(K); u_signal = true }
+					atomic { FENCE(K); u_signal = true }
 #else
-				STORE_SC(K, KICK, 1);
-				atomic { FENCE(K); u_signal = true }	/* tgkill() */
+					STORE_SC(K, KICK, 1);
+					atomic { FENCE(K); u_signal = true }	/* tgkill() */
 #endif
+				:: else
+				fi
 			:: else
 			fi;
 			seen = kicks;
@@ -239,7 +258,18 @@ end:	do
 	od
 }
 
-/* An event for K's vCPU, sooner or later; and the timer, which is early. */
+inline mon_kick(cpu)
+{
+	atomic {
+		FENCE(cpu);
+		if
+		:: mem[KICKED] == 0 -> mem[KICKED] = 1; k_signal = true
+		:: else
+		fi
+	}
+}
+
+/* An event for K's vCPU, sooner or later; a kick for nothing; and the timer, which is early. */
 proctype sender()
 {
 	if				/* no kick makes up for a hand-over that is lost */
@@ -247,13 +277,16 @@ proctype sender()
 	:: true
 	fi;
 	STORE_SC(S, EVENT, 1);
-	k_signal = true;
+	mon_kick(S);
 	ended					/* or else K waits for ever */
 }
 
 proctype timer()
 {
-	atomic { !k_signal -> k_signal = true }
+	if
+	:: atomic { !k_signal -> k_signal = true }
+	:: mon_kick(N)
+	fi
 }
 
 init {

@@ -15,6 +15,12 @@ static void look(struct mvcpu *v, struct mvcpu *to)
 	if (to == v)
 		v->attn |= ATTN_LOOK;
 	else if (!KEEL_BUG(42))
+		mon_kick(v, to);
+}
+
+void mon_kick(struct mvcpu *v, struct mvcpu *to)
+{
+	if (!__atomic_exchange_n(&to->kicked, 1, __ATOMIC_SEQ_CST))
 		mb_kick(v, to);
 }
 
@@ -284,6 +290,7 @@ mret mon_vcpu_wait(struct mvcpu *v, const uint64_t *a)
 		uint64_t now = 0;
 		uint32_t seq = __atomic_load_n(&v->kick_seq, __ATOMIC_ACQUIRE);
 
+		mon_listen(v);
 		if (__atomic_load_n(&v->page->pending, __ATOMIC_ACQUIRE)) {
 			v->attn |= ATTN_LOOK;
 			return MRET(KEEL_OK, 0);

@@ -150,8 +150,9 @@ struct mvcpu {
 	struct keel_frame cur;	   /* context the exit path resumes */
 	uint64_t r9;		   /* the caller's */
 	struct mon_entry entry[KEEL_CLASS_COUNT];
-	uint32_t calls_made;	 /* times MON_TRACE_SIZE, wrapping: the place of the next trace entry */
-	uint32_t kick_seq;	 /* moves with every kick; vcpu_wait blocks on it */
+	uint32_t calls_made; /* times MON_TRACE_SIZE, wrapping: the place of the next trace entry */
+	uint32_t kick_seq;   /* moves with every kick that lands; vcpu_wait blocks on it */
+	uint32_t kicked; /* a kick is on its way, or has landed and nobody has looked since: another is not needed */
 	uint64_t timer_deadline; /* guest ns, KEEL_TIME_NEVER = off */
 	struct mon_trace trace[MON_TRACE] __attribute__((aligned(64)));
 	struct mon_count count[MON_MAX_CALLS];
@@ -369,7 +370,8 @@ void space_track(struct mvcpu *v, struct as *as);
  * mon_user_event - is there a reason for user code to stop, or not to start?
  * @v: its vCPU, on its own thread
  *
- * An event or a dump to take, a stop, or an address space that is dying.
+ * An event or a dump to take, a stop, or an address space that is dying. Hears of every
+ * kick from here on: mon_listen().
  */
 bool mon_user_event(struct mvcpu *v);
 /* The reason of a fault of user code, into v->user; false when the cache was behind and the access can be tried again. */
@@ -378,6 +380,22 @@ bool mon_user_fault(struct mvcpu *v, uint64_t va, bool write, bool fetch);
 void mon_user_exception(struct mvcpu *v, uint32_t vector);
 
 /* event.c */
+
+/**
+ * mon_kick - make another vCPU look, unless it is about to
+ * @to: what it is to find is already where it looks
+ *
+ * Between two looks of a vCPU one kick lands, however many are sent: were each to
+ * interrupt the handler of the one before, no stack would be deep enough.
+ */
+void mon_kick(struct mvcpu *v, struct mvcpu *to);
+
+/* Before a vCPU looks: who comes too late for this look kicks it again. Every way on from a kick leads through one. */
+static inline void mon_listen(struct mvcpu *v)
+{
+	__atomic_store_n(&v->kicked, 0, __ATOMIC_SEQ_CST);
+}
+
 /* Make a port pending on vCPU `to`, which may be v itself. */
 void mon_send(struct mvcpu *v, struct mvcpu *to, uint32_t bit);
 /* A vCPU's thread, before its first guest instruction and after each vcpu_start: v->cur becomes its start. */
@@ -493,7 +511,7 @@ uint64_t mb_now(struct mvcpu *v);				/* guest ns without the clock page */
 void mb_timer(struct mvcpu *v, uint64_t deadline);		/* guest ns; KEEL_TIME_NEVER disarms */
 bool mb_wait(struct mvcpu *v, uint32_t seq, uint64_t deadline); /* until kick_seq != seq; false: deadline passed */
 void mb_yield(struct mvcpu *v, struct mvcpu *to);		/* NULL = to anyone */
-/* Make another vCPU look at what became pending, its dump or its stop; it may be anywhere, stopped included. */
+/* Make another vCPU look at what became pending, its dump or its stop; it may be anywhere, stopped included. See mon_kick(). */
 void mb_kick(struct mvcpu *v, struct mvcpu *to);
 void mb_park(struct mvcpu *v)
 	__attribute__((noreturn)); /* v->run is STOPPED: until it is STARTING, then as at the first start */

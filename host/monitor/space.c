@@ -232,7 +232,7 @@ mret mon_as_destroy(struct mvcpu *v, const uint64_t *a)
 	if (running && !KEEL_BUG(34)) {
 		for (uint32_t i = 0; i < v->mon->vcpus; i++)
 			if (running >> i & 1)
-				mb_kick(v, mv_peer(v, i));
+				mon_kick(v, mv_peer(v, i));
 		mon_unlock(&as->lock);
 		return MERR(KEEL_E_AGAIN, 0);
 	}

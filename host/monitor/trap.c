@@ -53,7 +53,10 @@ void mon_exit(struct mvcpu *v)
 {
 	struct keel_vcpu *page = v->page;
 
-	__atomic_store_n(&v->attn, 0, __ATOMIC_SEQ_CST);
+	/* In this order: a kick that lands in between may leave one mark too many, not one too few. */
+	__atomic_store_n(&v->attn, 0, __ATOMIC_RELAXED);
+	if (!KEEL_BUG(48))
+		mon_listen(v);
 	if (__atomic_load_n(&v->stop, __ATOMIC_SEQ_CST))
 		mon_stop(v);
 	if (__atomic_load_n(&v->dump_pending, __ATOMIC_RELAXED) && !(v->illegal & KEEL_CF_NODUMP)) {

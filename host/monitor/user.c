@@ -21,6 +21,7 @@ bool mon_user_event(struct mvcpu *v)
 {
 	const struct as *as = v->user_as;
 
+	mon_listen(v);
 	return (__atomic_load_n(&v->page->pending, __ATOMIC_ACQUIRE) && !KEEL_BUG(36)) ||
 	       (__atomic_load_n(&v->dump_pending, __ATOMIC_SEQ_CST) && v->entry[KEEL_CLASS_DUMP].entry) ||
 	       __atomic_load_n(&v->stop, __ATOMIC_SEQ_CST) ||

@@ -609,13 +609,18 @@ static struct {
 	uint64_t handle;
 	bool open;
 } port[PORTS];
+static bool kicked[VCPUS]; /* and has not looked since */
 static bool pending[VCPUS][KEEL_EVENT_BITS], masked[VCPUS][KEEL_EVENT_BITS], used[VCPUS][KEEL_EVENT_BITS];
 
 /* After a call of v's that made `bit` of `to` deliverable, with `was` pending there before. */
 static void expect_look(struct mvcpu *v, unsigned int to, bool deliverable, uint64_t was, const unsigned int *kicks)
 {
-	for (unsigned int i = 0; i < VCPUS; i++)
-		assert_int_equal(backend.kicks[i] - kicks[i], i == to && i != v->id && deliverable && !was);
+	for (unsigned int i = 0; i < VCPUS; i++) {
+		const bool look = i == to && i != v->id && deliverable && !was;
+
+		assert_int_equal(backend.kicks[i] - kicks[i], look && !kicked[i]);
+		kicked[i] |= look;
+	}
 	if (to == v->id && deliverable && !was)
 		assert_true(v->attn & ATTN_LOOK);
 }
@@ -688,9 +693,13 @@ static void ipi(struct mvcpu *v)
 	for (unsigned int i = 0; i < VCPUS && want == KEEL_OK; i++)
 		if (bank >> i & 1 && !used[i][bit])
 			want = KEEL_STATUS(KEEL_E_NOENT, KEEL_AT_ARG(3));
-	for (unsigned int i = 0; i < VCPUS; i++)
-		kicks[i] += want == KEEL_OK && bank >> i & 1 && i != v->id && !masked[i][bit] &&
-			    !vcpu(i)->page->pending;
+	for (unsigned int i = 0; i < VCPUS; i++) {
+		const bool look = want == KEEL_OK && bank >> i & 1 && i != v->id && !masked[i][bit] &&
+				  !vcpu(i)->page->pending;
+
+		kicks[i] += look && !kicked[i];
+		kicked[i] |= look;
+	}
 	assert_int_equal(mon_vcpu_ipi(v, a).status, want);
 	for (unsigned int i = 0; i < VCPUS; i++) {
 		if (want == KEEL_OK && bank >> i & 1)
@@ -704,6 +713,8 @@ static void take(unsigned int n)
 {
 	int bit;
 
+	mon_listen(vcpu(n));
+	kicked[n] = false;
 	for (int i = 0; i < KEEL_EVENT_BITS; i++) {
 		if (!pending[n][i] || masked[n][i])
 			continue;

@@ -1579,3 +1579,45 @@ KEEL_TEST("SMP-036", smp_self_and_idle, "KEEL-VCPU-14 KEEL-VCPU-21 KEEL-VCPU-25 
 		CHECK(kc_stopped(i, 10000));
 	kc_report();
 }
+
+/* Sent faster than the one they are for can take them, whatever it does meanwhile. */
+static void dump_storm(struct kc *c)
+{
+	__atomic_store_n(&c->go, 1, __ATOMIC_RELEASE);
+	for (u64 i = 0; i < c->arg; i++)
+		KC_EQ(c, HC(KEEL_CALL_EVENT_DUMP, 0).status, 0);
+	c->count = c->arg;
+}
+
+KEEL_TEST("SMP-037", smp_dump_storm, "KEEL-VCPU-24 KEEL-TRAP-20 KEEL-VCPU-06", "profile=SMP vcpus=4 ext=66 timeout=60",
+	  0)
+{
+	const u64 each = 200000 / kt_scale + 500;
+	u64 before;
+
+	kc_needed(4);
+	for (u32 i = 1; i < 4; i++)
+		start(i, dump_storm, each);
+	for (u32 n = 0, left = 3; left; n++) {
+		if (n % 4 == 3)
+			HC(KEEL_CALL_VCPU_WAIT, kt_now() + MS);
+		else if (n % 4 == 2)
+			kc_yield();
+		else
+			for (u32 k = 0; k < 1000; k++)
+				kc_pause();
+		left = 0;
+		for (u32 i = 1; i < 4; i++)
+			left += HC(KEEL_CALL_VCPU_INFO, i, KEEL_VCPU_INFO_STATE).value != KEEL_VCPU_STOPPED;
+	}
+	kc_report();
+	for (u32 i = 1; i < 4; i++)
+		CHECK_EQ(kc[i].count, each);
+	kt_note("%lu dumps taken of %lu", kc[0].dumps, 3 * each);
+	CHECK(kc[0].dumps);
+	before = kc[0].dumps;
+	OK(HC(KEEL_CALL_EVENT_DUMP, 0));
+	for (u32 i = 0; kc[0].dumps == before && i < 100; i++)
+		HC(KEEL_CALL_VCPU_WAIT, kt_now() + MS);
+	CHECK_EQ(kc[0].dumps, before + 1);
+}

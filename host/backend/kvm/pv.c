@@ -522,6 +522,8 @@ static void pv_kick(struct kvm *k, unsigned int vcpu)
 {
 	const uint64_t one = 1;
 
+	if (!monmem_kicks(&pv_of(k)->mm, vcpu))
+		return;
 	/* A counter that is full has been kicked. */
 	if (write(pv_of(k)->kick_fd[vcpu], &one, sizeof(one)) < 0 && errno != EAGAIN)
 		host_say("kvm: cannot kick a vCPU: %s", strerror(errno));

@@ -105,7 +105,8 @@ uint64_t k_map(const uint64_t *stack)
 		vcpu(n)->backend[K_SLOT_FSGSBASE] = hwcap2 & HWCAP2_FSGSBASE;
 		vcpu(n)->backend[K_SLOT_ONE] = 1;
 	}
-	if (minsig * 4 > MON_BLOCK_SIZE - MON_ALT_BASE)
+	/* Frames there at once: a fault, a kick, one of the host, the timer and the same again, and room for their handlers. */
+	if (minsig * 6 > MON_BLOCK_SIZE - MON_ALT_BASE)
 		k_fail(vcpu(0), K_STEP_SIGNALS, -E2BIG);
 	return MON_VCPU_VA;
 }

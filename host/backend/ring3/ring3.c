@@ -504,7 +504,8 @@ static void ring3_kick(struct partition *p, unsigned int vcpu)
 {
 	struct ring3 *b = p->backend;
 
-	sandbox_kick(&b->k, vcpu);
+	if (monmem_kicks(&b->mm, vcpu))
+		sandbox_kick(&b->k, vcpu);
 }
 
 static int64_t ring3_vcpu_stop(struct partition *p, unsigned int vcpu)
