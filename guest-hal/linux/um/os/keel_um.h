@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What the parts of the OS layer know of each other. */
+#ifndef KEEL_UM_H
+#define KEEL_UM_H
+
+#include <linux/types.h>
+#include <hypercall/batch.h>
+#include <hypercall/call.h>
+#include <hypercall/start.h>
+#include <hypercall/trap.h>
+
+struct uml_pt_regs;
+
+/* start.c */
+extern char keel_boot_stack[];
+extern const struct keel_start *keel_start;
+void keel_write_early(const char *s, size_t n);
+/* End the partition as crashed, with these last words. */
+void keel_die(const char *message) __noreturn;
+/* A call that cannot fail as things are: if it does, end with what it was. */
+u64 keel_must(struct keel_ret ret, const char *what);
+
+/* mem.c */
+keel_gpa_t keel_gpa_of(const void *p);
+
+/* irq.c */
+void keel_irq_init(void);
+/* Handle what is pending; interrupts are off. regs: what was interrupted. */
+void keel_irq_dispatch(struct uml_pt_regs *regs);
+/* An event port becomes Linux interrupt irq. The port is unmasked then. */
+int keel_irq_bind(unsigned int source, unsigned int priority, int irq);
+#endif
