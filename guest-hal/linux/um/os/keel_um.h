@@ -23,6 +23,13 @@ u64 keel_must(struct keel_ret ret, const char *what);
 /* mem.c */
 keel_gpa_t keel_gpa_of(const void *p);
 
+/* user.c. What was done for user spaces since the start. */
+struct keel_mmu_stats {
+	u64 calls, records, pages; /* of mmu_batch */
+	u64 faults, enters;
+};
+extern struct keel_mmu_stats keel_mmu_stats;
+
 /* irq.c */
 void keel_irq_init(void);
 /* Handle what is pending; interrupts are off. regs: what was interrupted. */

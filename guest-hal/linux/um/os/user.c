@@ -5,6 +5,7 @@
  */
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/pagemap.h>
 #include <linux/ptrace.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -31,16 +32,85 @@
 #define XSTATE_LEGACY 3
 #define SPACES_MAX 4096
 #define EFLAGS_TF 0x100
+#define AROUND 16 /* pages around a fault; a power of two */
 
 int userspace_pid[NR_CPUS];
-static int kill_mm;
 
-static u64 handle_of[SPACES_MAX + 2]; /* by pid; 0 = none */
-static bool touched[SPACES_MAX + 2];  /* something was mapped in it */
+static struct {
+	u64 handle;   /* 0 = none */
+	bool touched; /* something was mapped in it */
+	bool gaps;    /* pages that Linux has and that have no right are not mapped */
+	bool broken;  /* an update failed */
+} spaces[SPACES_MAX + 2]; /* by pid */
 
 static keel_as_t space(int pid)
 {
-	return keel_as(handle_of[pid]);
+	return keel_as(spaces[pid].handle);
+}
+
+/*
+ * Updates. One vCPU runs either the kernel or user code, so what changes in a user's
+ * space has time until that space is entered: all of it collects in one batch, however
+ * many flushes it comes from, and goes to the host then, or when another space has
+ * something or the batch is full. A space that is not entered again takes its updates
+ * with it.
+ */
+static struct keel_mmu_record records[64] __aligned(8);
+static struct keel_batch batch;
+static int batch_pid; /* whose; 0 = nobody's */
+
+struct keel_mmu_stats keel_mmu_stats;
+
+static struct keel_ret submit(void *ctx, keel_as_t as, keel_gpa_t gpa, u32 count, u64 flags)
+{
+	return keel_mmu_batch(as, gpa, count, flags);
+}
+
+static void close_batch(void)
+{
+	keel_mmu_stats.calls += batch.calls;
+	keel_mmu_stats.records += batch.records;
+	keel_mmu_stats.pages += batch.pages;
+	batch_pid = 0;
+}
+
+/* What was collected is in force when this returns. */
+static int send_batch(void)
+{
+	s64 status = keel_batch_flush(&batch);
+
+	close_batch();
+	return !status ? 0 : KEEL_STATUS_CODE(status) == KEEL_E_NOMEM ? -ENOMEM : -EINVAL;
+}
+
+/* The batch is this space's. An error is about another's, which is not run any more. */
+static void collect(int pid)
+{
+	if (batch_pid == pid)
+		return;
+	if (batch_pid && send_batch())
+		spaces[batch_pid].broken = true;
+	keel_batch_init(&batch, records, keel_gpa_of(records), ARRAY_SIZE(records), space(pid), submit, NULL);
+	batch_pid = pid;
+	spaces[pid].touched = true;
+}
+
+static void add_map(int pid, unsigned long addr, unsigned long gpa, unsigned long len, unsigned int prot)
+{
+	collect(pid);
+	keel_batch_map(&batch, addr, keel_gpa(gpa), len, prot, 0);
+}
+
+/* Also what a page without any right is: the ABI has no such mapping. */
+static void add_unmap(int pid, unsigned long addr, unsigned long len)
+{
+	unsigned long end = addr + len;
+
+	addr = max_t(unsigned long, addr, KEEL_VA_MIN);
+	if (addr >= end || !spaces[pid].touched)
+		return;
+	collect(pid);
+	keel_batch_unmap(&batch, addr, end - addr);
 }
 
 /* Address spaces */
@@ -57,8 +127,8 @@ int start_userspace(unsigned long stub_stack)
 		keel_as_destroy_all(keel_as(ret.value));
 		return -ENOMEM;
 	}
-	handle_of[pid] = ret.value;
-	touched[pid] = false;
+	memset(&spaces[pid], 0, sizeof(spaces[pid]));
+	spaces[pid].handle = ret.value;
 	return pid;
 }
 
@@ -70,98 +140,128 @@ int copy_context_skas0(unsigned long stack, int pid)
 
 void os_kill_ptraced_process(int pid, int reap_child)
 {
-	if (pid < 2 || pid > SPACES_MAX + 1 || !handle_of[pid])
+	if (pid < 2 || pid > SPACES_MAX + 1 || !spaces[pid].handle)
 		return;
+	if (batch_pid == pid)
+		close_batch();
 	keel_must(keel_as_destroy_all(space(pid)), "as_destroy");
-	handle_of[pid] = 0;
+	spaces[pid].handle = 0;
 }
 
 void __switch_mm(struct mm_id *mm_idp)
 {
 	userspace_pid[0] = mm_idp->u.pid;
-	kill_mm = mm_idp->kill;
 }
 
-/*
- * Updates. tlb.c hands over one operation at a time and says which is the last of a
- * flush; they collect here and go to the host together.
- */
-static struct keel_mmu_record records[64] __aligned(8);
-static struct keel_batch batch;
-
-static struct keel_ret submit(void *ctx, keel_as_t as, keel_gpa_t gpa, u32 count, u64 flags)
-{
-	return keel_mmu_batch(as, gpa, count, flags);
-}
-
-static int finish(int done)
-{
-	s64 status;
-
-	if (!done && !batch.status)
-		return 0;
-	status = keel_batch_flush(&batch);
-	batch.recs = NULL;
-	return !status ? 0 : KEEL_STATUS_CODE(status) == KEEL_E_NOMEM ? -ENOMEM : -EINVAL;
-}
-
-static struct keel_batch *collect(struct mm_id *id)
-{
-	if (!batch.recs)
-		keel_batch_init(&batch, records, keel_gpa_of(records), ARRAY_SIZE(records), space(id->u.pid), submit,
-				NULL);
-	touched[id->u.pid] = true;
-	return &batch;
-}
-
-/* The mm is on its way out: nobody runs in it again, and its space goes as a whole. */
+/* Nobody runs in an mm again that is on its way out, and its space goes as a whole. */
 static bool dying(struct mm_id *id)
 {
 	return !atomic_read(&container_of(id, struct mm_struct, context.id)->mm_users);
 }
 
-static void add_unmap(struct mm_id *id, unsigned long addr, unsigned long len)
-{
-	unsigned long end = addr + len;
-
-	addr = max_t(unsigned long, addr, KEEL_VA_MIN);
-	if (addr < end && touched[id->u.pid])
-		keel_batch_unmap(collect(id), addr, end - addr);
-}
-
 int map(struct mm_id *id, unsigned long virt, unsigned long len, int prot, int phys_fd, unsigned long long offset,
 	int done, void **data)
 {
-	/* Old pages have no right at all: the first access is to be seen. */
-	if (!prot)
-		add_unmap(id, virt, len);
-	else
-		keel_batch_map(collect(id), virt, keel_gpa(offset), len, prot, 0);
-	return batch.recs ? finish(done) : 0;
+	if (prot) {
+		add_map(id->u.pid, virt, offset, len, prot);
+	} else {
+		spaces[id->u.pid].gaps = true;
+		add_unmap(id->u.pid, virt, len);
+	}
+	return 0;
 }
 
 int unmap(struct mm_id *id, unsigned long addr, unsigned long len, int done, void **data)
 {
 	if (!dying(id))
-		add_unmap(id, addr, len);
-	return batch.recs ? finish(done) : 0;
+		add_unmap(id->u.pid, addr, len);
+	return 0;
 }
 
-/* What had no right is not mapped, so pages are mapped with their new ones; runs become one record. */
 int protect(struct mm_id *id, unsigned long addr, unsigned long len, unsigned int prot, int done, void **data)
 {
 	struct mm_struct *mm = container_of(id, struct mm_struct, context.id);
 	unsigned long end = addr + len;
+	int pid = id->u.pid;
 
-	if (!prot)
-		add_unmap(id, addr, len);
-	for (; prot && addr < end; addr += PAGE_SIZE) {
-		pte_t *pte = virt_to_pte(mm, addr);
+	if (!prot) {
+		spaces[pid].gaps = true;
+		add_unmap(pid, addr, len);
+	} else if (!spaces[pid].gaps) {
+		collect(pid);
+		keel_batch_protect(&batch, addr, len, prot);
+	} else {
+		/* Pages that had no right are not mapped: each is mapped with those it has now. */
+		for (; addr < end; addr += PAGE_SIZE) {
+			pte_t *pte = virt_to_pte(mm, addr);
 
-		if (pte && pte_present(*pte))
-			keel_batch_map(collect(id), addr, keel_gpa(pte_val(*pte) & PAGE_MASK), PAGE_SIZE, prot, 0);
+			if (pte && pte_present(*pte))
+				add_map(pid, addr, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, prot);
+		}
 	}
-	return batch.recs ? finish(done) : 0;
+	return 0;
+}
+
+/* As tlb.c has it: the first access, and the first write, are to be seen. */
+static unsigned int rights(pte_t pte)
+{
+	unsigned int prot = pte_exec(pte) ? KEEL_PROT_X : 0;
+
+	if (pte_young(pte)) {
+		prot |= pte_read(pte) ? KEEL_PROT_R : 0;
+		prot |= pte_write(pte) && pte_dirty(pte) ? KEEL_PROT_W : 0;
+	}
+	return prot;
+}
+
+static bool covers(const struct keel_mmu_record *r, unsigned long addr)
+{
+	return r->op == KEEL_MMU_MAP && addr >= r->va && addr - r->va < r->len;
+}
+
+/* Pages in [start, end), all of one table, that the kernel has and the space has not; and the one at addr. */
+static void map_new(struct mm_struct *mm, unsigned long start, unsigned long end, unsigned long addr)
+{
+	pte_t *pte = virt_to_pte(mm, start);
+	int pid = mm->context.id.u.pid;
+
+	for (; pte && start < end; start += PAGE_SIZE, pte++) {
+		if (!pte_present(*pte) || !(pte_newpage(*pte) || start == addr) || !rights(*pte))
+			continue;
+		/* The fault's own page has been added just now, most often. */
+		if (start == addr && !pte_newpage(*pte) && batch_pid == pid && batch.count &&
+		    covers(&records[batch.count - 1], addr))
+			continue;
+		add_map(pid, start, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, rights(*pte));
+		*pte = pte_mkuptodate(*pte);
+	}
+}
+
+/*
+ * Behind a fault that was resolved. A fault costs what a few hundred updates cost, so
+ * of a file all that is in the page cache comes with the page, as far as a page table
+ * reaches: the kernel does the same, for a narrower range, where a fault is cheap.
+ * The page itself is to be there, whatever was flushed when.
+ */
+static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
+{
+	unsigned long start = addr & ~(AROUND * PAGE_SIZE - 1), end = start + AROUND * PAGE_SIZE;
+	struct vm_area_struct *vma;
+
+	addr &= PAGE_MASK;
+	if (!write && mmap_read_trylock(mm)) {
+		vma = find_vma(mm, addr);
+		if (vma && vma->vm_start <= addr && vma->vm_ops && vma->vm_ops->map_pages && virt_to_pte(mm, addr)) {
+			struct vm_fault vmf = { .vma = vma, .address = addr, .pmd = pmd_off(mm, addr) };
+
+			start = max(addr & PMD_MASK, vma->vm_start);
+			end = min((addr & PMD_MASK) + PMD_SIZE, vma->vm_end);
+			vmf.vma->vm_ops->map_pages(&vmf, linear_page_index(vma, start),
+						   linear_page_index(vma, end) - 1);
+		}
+		mmap_read_unlock(mm);
+	}
+	map_new(mm, max(start, KEEL_VA_MIN), end, addr);
 }
 
 /* Registers */
@@ -340,8 +440,13 @@ static void exception(struct uml_pt_regs *regs)
 	case KEEL_VEC_AC:
 		raise(regs, SIGBUS, BUS_ADRALN);
 		break;
+	case KEEL_VEC_PF:
+		keel_mmu_stats.faults++;
+		segv_handler(SIGSEGV, NULL, regs);
+		if (fi->cr2 < TASK_SIZE)
+			map_around(current->mm, fi->cr2, FAULT_WRITE(*fi));
+		break;
 	default:
-		/* A page fault to be resolved, or what is a SIGSEGV at once. */
 		segv_handler(SIGSEGV, NULL, regs);
 	}
 }
@@ -349,6 +454,7 @@ static void exception(struct uml_pt_regs *regs)
 void userspace(struct uml_pt_regs *regs, unsigned long *aux_fp_regs)
 {
 	struct keel_ret ret;
+	int pid;
 
 	if (!xsave_size) {
 		xsave_size = keel_start_cpu(keel_start)->xsave_size;
@@ -356,12 +462,18 @@ void userspace(struct uml_pt_regs *regs, unsigned long *aux_fp_regs)
 	}
 	interrupt_end();
 	for (;;) {
-		if (kill_mm)
+		pid = current->mm->context.id.u.pid;
+		if (batch_pid == pid && send_batch())
+			spaces[pid].broken = true;
+		if (spaces[pid].broken || current->mm->context.id.kill) {
 			force_sig(SIGKILL);
+			interrupt_end();
+		}
 		/* Off until it stops: what comes meanwhile makes it stop, and is seen with its registers. */
 		block_signals();
 		load(regs);
-		ret = keel_user_enter(space(userspace_pid[0]), keel_gpa_of(&context), 0);
+		keel_mmu_stats.enters++;
+		ret = keel_user_enter(space(pid), keel_gpa_of(&context), 0);
 		if (ret.status) {
 			unblock_signals();
 			printk(KERN_ERR "user_enter: %lld\n", ret.status);
