@@ -190,6 +190,11 @@ alive()
 	grep -q '^State:[[:space:]]*[^ZX]' "/proc/$1/status" 2>/dev/null
 }
 
+has_gate()
+{
+	grep -q '^7f0100000000-' "/proc/$1/maps" 2>/dev/null
+}
+
 # K from outside, while it sleeps.
 outside()
 {
@@ -202,10 +207,10 @@ outside()
 		[ "$tries" -lt 100 ] || { echo "the guest does not get to sleep"; kill -9 "$pid"; return 1; }
 		sleep 0.1
 	done
-	# K is the process with the gate's address in its map that had it first: its nursery is a fork of it.
+	# K is the process with the gate in its map whose parent has none: its nursery is a fork of it.
 	k=
 	for p in $(below "$pid"); do
-		[ -z "$k" ] && grep -q '^7f0100000000-' "/proc/$p/maps" 2>/dev/null && k=$p
+		has_gate "$p" && ! has_gate "$(sed -n 's/^PPid:[[:space:]]*//p' "/proc/$p/status")" && k=$p
 	done
 	if [ -z "$k" ]; then
 		echo "no process below $pid looks like K"
