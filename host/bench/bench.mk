@@ -53,10 +53,27 @@ CHECK_STAGES += counts
 bench: all $(BENCH_PROGRAMS) ## Figures beside raw primitives and user-mode-linux: build/bench.json and a table
 	$(Q)$(BENCH)/bench $(O)
 
+# The same program as /init of the port and of user-mode-linux, and natively.
+$(BENCH)/inlinux: host/bench/inlinux.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -D_GNU_SOURCE -static -MMD -MP -MF $@.d -o $@ $<
+
+$(BENCH)/linux.cpio: $(BENCH)/inlinux
+	$(Q)rm -rf $(BENCH)/linux.root && mkdir -p $(BENCH)/linux.root
+	$(Q)cp $< $(BENCH)/linux.root/init && cp /bin/busybox $(BENCH)/linux.root/
+	$(Q)(cd $(BENCH)/linux.root && printf '%s\n' . init busybox | cpio -o -H newc --quiet) >$@
+
+$(BENCH)/linux: host/bench/linux.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $<
+
+bench-linux: all linux $(BENCH)/linux $(BENCH)/linux.cpio ## Linux on Keel beside user-mode-linux: build/bench-linux.json and a table
+	$(Q)$(BENCH)/linux $(O)
+
 CHECK_SECONDS_counts := 120
 check-counts: $(O)/keel $(BENCH_GUEST) $(BENCH)/count
 	$(Q)$(BENCH)/count $(O)/keel $(BENCH_GUEST)
 
-.PHONY: bench check-counts
+.PHONY: bench bench-linux check-counts
 
 -include $(wildcard $(BENCH)/*.d)
