@@ -144,7 +144,7 @@ int *__errno_location(void)
 	return &errno_here;
 }
 
-int open(const char *path, int flags, ...)
+int open64(const char *path, int flags, ...)
 {
 	return -1;
 }

@@ -13,7 +13,7 @@ int libc_sigprocmask(int how, const void *set, void *old) __asm__("sigprocmask")
 long ptrace(int request, ...);
 int parse_iomem(char *str, int *add);
 int *__errno_location(void);
-int open(const char *path, int flags, ...);
+int open64(const char *path, int flags, ...);
 long read(int fd, void *buf, size_t n);
 long write(int fd, const void *buf, size_t n);
 int close(int fd);
