@@ -30,6 +30,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/random.h>
 #include <sys/reg.h>
@@ -407,7 +408,6 @@ static void test_fault_codes(void)
 	volatile char *none = pages(2, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 	volatile char *hole = pages(1, PROT_READ, MAP_PRIVATE);
 	volatile char *zero = pages(1, PROT_READ, MAP_PRIVATE);
-	volatile char *rw = pages(1, PROT_READ | PROT_WRITE, MAP_PRIVATE);
 	const struct {
 		const char *what;
 		volatile char *at;
@@ -421,13 +421,12 @@ static void test_fault_codes(void)
 		{ "fetch from no access", none + 6, CALL_IT, SEGV_ACCERR, 0x14 },
 		{ "write to a read-only page", ro + 7, WRITE_IT, SEGV_ACCERR, 7 },
 		{ "write to the zero page", zero + 8, WRITE_IT, SEGV_ACCERR, 7 },
-		{ "fetch from data", rw + 9, CALL_IT, SEGV_ACCERR, 0x15 },
 		{ "read of address 16", (char *)16, READ_IT, SEGV_MAPERR, 4 },
 		{ "write to address 0", NULL, WRITE_IT, SEGV_MAPERR, 6 },
 	};
 	size_t i;
 
-	ro[0] = rw[0] = none[0] = none[PAGE] = 1;
+	ro[0] = none[0] = none[PAGE] = 1;
 	(void)zero[0];
 	OK(!mprotect((void *)ro, PAGE, PROT_READ));
 	OK(!mprotect((void *)none, 2 * PAGE, PROT_NONE));
@@ -453,6 +452,22 @@ static void test_fault_codes(void)
 	OK(!mprotect((void *)ro, PAGE, PROT_READ | PROT_WRITE));
 	ro[0]++;
 	EQ(ro[0], 2);
+}
+
+/* Data is no code. */
+static void test_no_execute(void)
+{
+	volatile char *rw = pages(1, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+
+	rw[9] = 0xc3;
+	handle(SIGSEGV, catch, 0);
+	if (!sigsetjmp(out, 1)) {
+		touch(CALL_IT, rw + 9);
+		FAIL("data was executed");
+	}
+	EQ(caught_si.si_code, SEGV_ACCERR);
+	EQ(caught_si.si_addr, rw + 9);
+	EQ(caught_reg[REG_ERR], 0x15);
 }
 
 static void test_fault_noncanonical(void)
@@ -942,6 +957,13 @@ static void test_signal_registers(void)
 static char alt[65536] __attribute__((aligned(16)));
 static volatile int depth;
 
+static void clobber_stack(int sig, siginfo_t *si, void *ctx)
+{
+	(void)si, (void)ctx;
+	if (++depth < 10)
+		raise(sig);
+}
+
 static void on_alt(int sig, siginfo_t *si, void *ctx)
 {
 	stack_t ss;
@@ -994,6 +1016,90 @@ static void test_altstack(void)
 	EQ(waitpid(pid, &status, 0), pid);
 	OK(WIFSIGNALED(status));
 	EQ(WTERMSIG(status), SIGSEGV);
+}
+
+/* A frame that does not fit an alternate stack is not written over what lies below. */
+static void test_small_altstack(void)
+{
+	char *area = pages(4, PROT_READ | PROT_WRITE, MAP_SHARED);
+	stack_t ss = { .ss_sp = area + 3 * PAGE, .ss_size = PAGE };
+	int status, i, changed = 0;
+	pid_t pid;
+
+	/* Enough for one frame; a second within the first overflows. */
+	memset(area, 0x5a, 3 * PAGE);
+	pid = start();
+	if (!pid) {
+		OK(!sigaltstack(&ss, NULL));
+		handle(SIGUSR1, clobber_stack, SA_ONSTACK | SA_NODEFER);
+		raise(SIGUSR1);
+		_exit(1);
+	}
+	EQ(waitpid(pid, &status, 0), pid);
+	OK(WIFSIGNALED(status));
+	EQ(WTERMSIG(status), SIGSEGV);
+	for (i = 0; i < (int)(2 * PAGE); i++)
+		changed += area[i] != 0x5a;
+	EQ(changed, 0);
+}
+
+static int how_bad;
+
+static void spoil(int sig, siginfo_t *si, void *ctx)
+{
+	greg_t *g = ((ucontext_t *)ctx)->uc_mcontext.gregs;
+	struct _libc_fpstate *fp = ((ucontext_t *)ctx)->uc_mcontext.fpregs;
+
+	(void)sig, (void)si;
+	switch (how_bad) {
+	case 0:
+		g[REG_RIP] = 1L << 62;
+		break;
+	case 1:
+		g[REG_EFL] |= 0x3000 | 1 << 14 | 1 << 17;
+		g[REG_EFL] &= ~0x200;
+		break;
+	case 2:
+		fp->mxcsr = -1;
+		break;
+	case 3:
+		/* The header, behind the legacy area. */
+		memset((char *)fp + 512, 0xff, 64);
+		break;
+	case 4:
+		((ucontext_t *)ctx)->uc_mcontext.fpregs = (void *)-4096L;
+		break;
+	case 5:
+		((ucontext_t *)ctx)->uc_mcontext.fpregs = NULL;
+		break;
+	case 6:
+		g[REG_CSGSFS] = 0;
+		break;
+	case 7:
+		g[REG_RSP] = -1L;
+		break;
+	}
+}
+
+/* Whatever is in a frame, it is the program's trouble and nobody else's. */
+static void test_bad_sigreturn(void)
+{
+	int status;
+	pid_t pid;
+
+	for (how_bad = 0; how_bad < 8; how_bad++) {
+		pid = start();
+		if (!pid) {
+			handle(SIGUSR1, spoil, 0);
+			raise(SIGUSR1);
+			_exit(0);
+		}
+		EQ(waitpid(pid, &status, 0), pid);
+		if (how_bad == 0 || how_bad == 4 || how_bad == 7)
+			OK(WIFSIGNALED(status));
+		else if (how_bad == 1 || how_bad == 5)
+			EQ(status, 0);
+	}
 }
 
 static int order[8];
@@ -1888,7 +1994,7 @@ static void test_proc(void)
 		if (from <= (unsigned long)&own_stack && (unsigned long)&own_stack < to)
 			own_stack += !strcmp(perm, "rw-p") && strstr(line, "[stack]");
 		if (from <= (unsigned long)brk && (unsigned long)brk < to)
-			heap += !strcmp(perm, "rw-p") && strstr(line, "[heap]");
+			heap += !strncmp(perm, "rw", 2) && perm[3] == 'p' && strstr(line, "[heap]");
 		if (from <= (unsigned long)test_proc && (unsigned long)test_proc < to)
 			code += !strcmp(perm, "r-xp");
 	}
@@ -1969,10 +2075,10 @@ static const struct {
 	void (*fn)(void);
 } tests[] = {
 #define T(name) { #name, test_##name }
-	T(fork_wait), T(fork_many), T(vfork), T(exec_script), T(cow), T(mmap), T(memory_growth), T(fault_codes),
+	T(fork_wait), T(fork_many), T(vfork), T(exec_script), T(cow), T(mmap), T(memory_growth), T(fault_codes), T(no_execute),
 	T(fault_noncanonical), T(code_page), T(syscall_pointers), T(exceptions), T(fatal_signals), T(fp_signal),
 	T(fp_in_handler), T(fp_ucontext), T(fp_isolation), T(fp_fork), T(fp_exec), T(signal_registers), T(altstack),
-	T(nested_signals), T(restart), T(stop_continue), T(preemption), T(sleep), T(posix_timer), T(threads),
+	T(nested_signals), T(small_altstack), T(bad_sigreturn), T(restart), T(stop_continue), T(preemption), T(sleep), T(posix_timer), T(threads),
 	T(thread_ends), T(thread_memory), T(futex), T(ptrace_syscall), T(ptrace_registers), T(ptrace_breakpoint),
 	T(ptrace_events), T(ptrace_attach), T(pipe), T(poll), T(sockets), T(pty), T(proc), T(system), T(tls_bases),
 	T(memfd),
@@ -2008,6 +2114,7 @@ static void run(int number, const char *name, void (*fn)(void))
 		exit(2);
 	if (!pid) {
 		setpgid(0, 0);
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		verdict_fd = fd[1];
 		fn();
 		_exit(0);

@@ -30,6 +30,15 @@ struct keel_mmu_stats {
 };
 extern struct keel_mmu_stats keel_mmu_stats;
 
+/* signal.c: the XSAVE area of a task */
+#define KEEL_FP_BYTES (sizeof(((struct uml_pt_regs *)0)->fp))
+#define KEEL_XSAVE_BASIC 576 /* legacy area and header */
+void keel_fp_init(u8 *fp);
+/* Write what the header leaves out, x87 and SSE state in its initial configuration. */
+void keel_fp_spell_out(u8 *fp);
+/* Leave nothing in it that cannot be loaded; components beyond n bytes are as in the beginning. */
+void keel_fp_clean(u8 *fp, size_t n);
+
 /* irq.c */
 void keel_irq_init(void);
 /* Handle what is pending; interrupts are off. regs: what was interrupted. */

@@ -27,8 +27,6 @@
 #include "keel_um.h"
 
 #define PID(handle) ((int)(u32)(handle) + 1)
-#define FP_BYTES (sizeof(((struct uml_pt_regs *)0)->fp))
-#define XSAVE_BASIC 576 /* legacy area and header */
 #define XSTATE_LEGACY 3
 #define SPACES_MAX 4096
 #define EFLAGS_TF 0x100
@@ -275,7 +273,7 @@ static u32 xsave_size, xsave_kept;
 /* Bytes of an XSAVE area that anything is in, as far as a task's registers reach. */
 static size_t xsave_used(const u8 *area)
 {
-	return *(const u64 *)(area + 512) & ~(u64)XSTATE_LEGACY ? xsave_kept : XSAVE_BASIC;
+	return *(const u64 *)(area + 512) & ~(u64)XSTATE_LEGACY ? xsave_kept : KEEL_XSAVE_BASIC;
 }
 
 static void load(const struct uml_pt_regs *r)
@@ -348,26 +346,22 @@ void get_safe_registers(unsigned long *regs, unsigned long *fp_regs)
 	regs[HOST_SS] = 0x2b;
 	regs[HOST_EFLAGS] = 0x202;
 	regs[HOST_ORIG_AX] = -1;
-	if (!fp_regs)
-		return;
-	memset(fp_regs, 0, FP_BYTES);
-	*(u16 *)fp_regs = 0x37f;
-	*(u32 *)((u8 *)fp_regs + 24) = 0x1f80;
+	if (fp_regs)
+		keel_fp_init((u8 *)fp_regs);
 }
 
-/* ptrace() of arch/um asks for those of the task that ran last; this is the tracer's. */
+/* Only ptrace() of arch/um calls them, and that is ours: see ptrace.c. */
 int save_i387_registers(int pid, unsigned long *fp_regs)
 {
-	memcpy(fp_regs, current->thread.regs.regs.fp, sizeof(struct user_i387_struct));
-	return 0;
+	return -EIO;
 }
 
 int restore_i387_registers(int pid, unsigned long *fp_regs)
 {
-	memcpy(current->thread.regs.regs.fp, fp_regs, sizeof(struct user_i387_struct));
-	return 0;
+	return -EIO;
 }
 
+/* Of the task that runs; pid is its address space. */
 int os_arch_prctl(int pid, int option, unsigned long *arg2)
 {
 	unsigned long *gp = current->thread.regs.regs.gp;
@@ -394,17 +388,23 @@ int os_arch_prctl(int pid, int option, unsigned long *arg2)
 
 void segv_handler(int sig, struct siginfo *unused_si, struct uml_pt_regs *regs);
 
-static void raise(struct uml_pt_regs *regs, int sig, int code)
+static void fault_signal(const struct faultinfo *fi, int sig, int code, unsigned long addr)
 {
-	struct siginfo si = { .si_signo = sig, .si_code = code };
-
-	relay_signal(sig, &si, regs);
+	current->thread.arch.faultinfo = *fi;
+	force_sig_fault(sig, code, (void __user *)addr);
 }
 
-/* Of an unmasked SIMD exception MXCSR says which. */
-static int simd_code(u32 mxcsr)
+/* One that comes from the kernel, with no address. */
+static void plain_signal(const struct faultinfo *fi, int sig)
 {
-	u32 e = mxcsr & ~(mxcsr >> 7);
+	current->thread.arch.faultinfo = *fi;
+	force_sig(sig);
+}
+
+/* Of unmasked exceptions x87's status word and MXCSR say which. */
+static int fpe_code(u32 flags, u32 masks)
+{
+	u32 e = flags & ~masks & 0x3f;
 
 	return e & 1 ? FPE_FLTINV : e & 4 ? FPE_FLTDIV : e & 8 ? FPE_FLTOVF : e & 0x12 ? FPE_FLTUND : FPE_FLTRES;
 }
@@ -412,33 +412,33 @@ static int simd_code(u32 mxcsr)
 static void exception(struct uml_pt_regs *regs)
 {
 	struct faultinfo *fi = UPT_FAULTINFO(regs);
+	u32 mxcsr;
 
 	fi->trap_no = context.u.vector;
 	fi->error_code = context.u.error;
 	fi->cr2 = context.u.addr;
 	switch (context.u.vector) {
 	case KEEL_VEC_DE:
-		fi->cr2 = context.u.rip;
-		raise(regs, SIGFPE, FPE_INTDIV);
+		fault_signal(fi, SIGFPE, FPE_INTDIV, context.u.rip);
 		break;
 	case KEEL_VEC_DB:
-		raise(regs, SIGTRAP, TRAP_TRACE);
+		fault_signal(fi, SIGTRAP, TRAP_TRACE, context.u.rip);
 		break;
 	case KEEL_VEC_BP:
-		raise(regs, SIGTRAP, SI_KERNEL);
+		plain_signal(fi, SIGTRAP);
 		break;
 	case KEEL_VEC_UD:
-		fi->cr2 = context.u.rip;
-		raise(regs, SIGILL, ILL_ILLOPN);
+		fault_signal(fi, SIGILL, ILL_ILLOPN, context.u.rip);
 		break;
 	case KEEL_VEC_MF:
+		fault_signal(fi, SIGFPE, fpe_code(*(u16 *)(context.xsave + 2), *(u16 *)context.xsave), context.u.rip);
+		break;
 	case KEEL_VEC_XM:
-		fi->cr2 = context.u.rip;
-		raise(regs, SIGFPE, context.u.vector == KEEL_VEC_XM ? simd_code(*(u32 *)(context.xsave + 24))
-								   : FPE_FLTINV);
+		mxcsr = *(u32 *)(context.xsave + 24);
+		fault_signal(fi, SIGFPE, fpe_code(mxcsr, mxcsr >> 7), context.u.rip);
 		break;
 	case KEEL_VEC_AC:
-		raise(regs, SIGBUS, BUS_ADRALN);
+		fault_signal(fi, SIGBUS, BUS_ADRALN, 0);
 		break;
 	case KEEL_VEC_PF:
 		keel_mmu_stats.faults++;
@@ -447,7 +447,7 @@ static void exception(struct uml_pt_regs *regs)
 			map_around(current->mm, fi->cr2, FAULT_WRITE(*fi));
 		break;
 	default:
-		segv_handler(SIGSEGV, NULL, regs);
+		plain_signal(fi, SIGSEGV);
 	}
 }
 
@@ -458,7 +458,7 @@ void userspace(struct uml_pt_regs *regs, unsigned long *aux_fp_regs)
 
 	if (!xsave_size) {
 		xsave_size = keel_start_cpu(keel_start)->xsave_size;
-		xsave_kept = min_t(u32, xsave_size, FP_BYTES);
+		xsave_kept = min_t(u32, xsave_size, KEEL_FP_BYTES);
 	}
 	interrupt_end();
 	for (;;) {
