@@ -42,7 +42,7 @@ goals := $(or $(MAKECMDGOALS),all)
 no_packages := help clean packages
 installing := run check check-long bench
 checking := check% modules% sparse test-modules abi-update
-package_set := $(if $(filter $(checking),$(goals)),check,build)
+package_set := $(if $(filter $(checking),$(goals)),check,$(if $(filter linux run,$(goals)),linux,build))
 ifneq (,$(filter-out $(no_packages),$(goals)))
   ifeq (,$(KEEL_PACKAGES))
     package_mode := $(if $(filter $(installing),$(goals)),,--check)
@@ -62,7 +62,7 @@ SAN_STAGES := samples
 TSAN_STAGES := samples run
 CHECK_PROGRAMS :=
 
-include abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk host/host.mk samples/samples.mk \
+include abi/abi.mk libhypercall/libhypercall.mk guest-hal/guest-hal.mk guest-hal/linux/linux.mk host/host.mk samples/samples.mk \
 	abi/conformance/conformance.mk host/bench/bench.mk kunit-tests/kunit-tests.mk
 
 CHECK_STAGES += clang sanitize tsan tree
@@ -73,7 +73,7 @@ ifneq (,$(filter-out $(no_packages),$(goals)))
   rules := $(foreach v,CC SAN KEEL_BUGS EXTRA_HOSTCFLAGS,$(v)=$($(v))) \
     $(shell cat Makefile $(filter %.mk,$(MAKEFILE_LIST)) | cksum)
   $(shell mkdir -p $(O) && { echo '$(rules)' | cmp -s - $(O)/rules || echo '$(rules)' >$(O)/rules; })
-  compiled := $(shell find $(O) -path $(O)/modules -prune -o -type f -name '*.d' -print | \
+  compiled := $(shell find $(O) \( -path $(O)/modules -o -path $(O)/linux \) -prune -o -type f -name '*.d' -print | \
     xargs -r sed -s -n '1s/:.*//p')
   $(filter $(O)/%,$(compiled)): $(O)/rules
   $(O)/rules: ;

@@ -43,8 +43,7 @@ int main(int argc, char **argv)
 	if (e == MAP_FAILED)
 		return fail(argv[1], strerror(errno));
 	if (st.st_size < (off_t)sizeof(*e) || memcmp(e->e_ident, ELFMAG, SELFMAG) ||
-	    e->e_ident[EI_CLASS] != ELFCLASS64 || e->e_phentsize != sizeof(*p) ||
-	    e->e_phoff > (Elf64_Off)st.st_size ||
+	    e->e_ident[EI_CLASS] != ELFCLASS64 || e->e_phentsize != sizeof(*p) || e->e_phoff > (Elf64_Off)st.st_size ||
 	    e->e_phnum > ((Elf64_Off)st.st_size - e->e_phoff) / sizeof(*p))
 		return fail(argv[1], "not a 64-bit ELF file with program headers");
 	p = (Elf64_Phdr *)((char *)e + e->e_phoff);

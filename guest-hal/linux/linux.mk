@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: MIT
+# Linux (arch/um) on Keel. Not part of `all`: building a kernel takes minutes.
+
+LINUX := guest-hal/linux
+LINUX_O := $(O)/linux
+
+.PHONY: linux
+linux: $(LINUX_O)/vmlinux ## Linux 6.1 on the ABI, from Debian's linux-source-6.1
+
+$(LINUX_O)/mkimage: $(LINUX)/um/mkimage.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $<
+
+# The kernel's make knows better what to do, but takes seconds to find that there is nothing.
+LINUX_PORT := $(shell find $(LINUX)/um $(LINUX)/drivers libhypercall/src libhypercall/include abi/include -type f) abi/hypercalls.def
+$(LINUX_O)/vmlinux: $(LINUX)/build.sh $(LINUX_O)/mkimage $(LINUX_PORT)
+	$(Q)V=$(V) $(LINUX)/build.sh $(O)
