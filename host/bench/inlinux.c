@@ -197,9 +197,9 @@ static void measure(const char *name)
 	uint64_t best = UINT64_MAX, n;
 
 	/* So many processes, and no time: for counts from outside. */
-	if (sscanf(name, "exec*%lu", &n) == 1) {
+	if (sscanf(name, "exec*%lu", &n) == 1 || sscanf(name, "fork*%lu", &n) == 1) {
 		for (uint64_t i = 0; i < n; i += 20)
-			do_exec();
+			name[0] == 'e' ? do_exec() : do_fork();
 		return;
 	}
 	for (size_t i = 0; i < sizeof(things) / sizeof(things[0]); i++) {

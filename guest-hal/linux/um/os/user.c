@@ -30,6 +30,8 @@
 #define XSTATE_LEGACY 3
 #define SPACES_MAX 4096
 #define EFLAGS_TF 0x100
+#define AHEAD_MAX 64 /* pages */
+#define AHEAD_FILES 8 /* mappings of files */
 #define AROUND 16 /* pages around a fault; a power of two */
 
 int userspace_pid[NR_CPUS];
@@ -212,34 +214,40 @@ static unsigned int rights(pte_t pte)
 	return prot;
 }
 
-static bool covers(const struct keel_mmu_record *r, unsigned long addr)
-{
-	return r->op == KEEL_MMU_MAP && addr >= r->va && addr - r->va < r->len;
-}
-
-/* Pages in [start, end), all of one table, that the kernel has and the space has not; and the one at addr. */
-static void map_new(struct mm_struct *mm, unsigned long start, unsigned long end, unsigned long addr)
+/* Pages in [start, end), all of one table, that the kernel has and the space has not. */
+static void map_new(struct mm_struct *mm, unsigned long start, unsigned long end)
 {
 	pte_t *pte = virt_to_pte(mm, start);
-	int pid = mm->context.id.u.pid;
 
 	for (; pte && start < end; start += PAGE_SIZE, pte++) {
-		if (!pte_present(*pte) || !(pte_newpage(*pte) || start == addr) || !rights(*pte))
+		if (!pte_present(*pte) || !pte_newpage(*pte) || !rights(*pte))
 			continue;
-		/* The fault's own page has been added just now, most often. */
-		if (start == addr && !pte_newpage(*pte) && batch_pid == pid && batch.count &&
-		    covers(&records[batch.count - 1], addr))
-			continue;
-		add_map(pid, start, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, rights(*pte));
+		add_map(mm->context.id.u.pid, start, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, rights(*pte));
 		*pte = pte_mkuptodate(*pte);
 	}
+}
+
+/* A page that faulted is to be in the space with the rights it has, whatever was flushed when. */
+static void map_faulted(struct mm_struct *mm, unsigned long addr)
+{
+	pte_t *pte = virt_to_pte(mm, addr);
+	unsigned int i;
+
+	if (!pte || !pte_present(*pte) || !rights(*pte))
+		return;
+	/* Most often it was added just now. */
+	for (i = 0; batch_pid == mm->context.id.u.pid && i < batch.count; i++)
+		if (records[i].op != KEEL_MMU_UNMAP && addr >= records[i].va && addr - records[i].va < records[i].len)
+			return;
+	addr &= PAGE_MASK;
+	add_map(mm->context.id.u.pid, addr, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, rights(*pte));
+	*pte = pte_mkuptodate(*pte);
 }
 
 /*
  * Behind a fault that was resolved. A fault costs what a few hundred updates cost, so
  * of a file all that is in the page cache comes with the page, as far as a page table
  * reaches: the kernel does the same, for a narrower range, where a fault is cheap.
- * The page itself is to be there, whatever was flushed when.
  */
 static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
 {
@@ -249,6 +257,7 @@ static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
 	addr &= PAGE_MASK;
 	if (!write && mmap_read_trylock(mm)) {
 		vma = find_vma(mm, addr);
+		/* There is a table, if only the fault's: that is what map_pages() fills. */
 		if (vma && vma->vm_start <= addr && vma->vm_ops && vma->vm_ops->map_pages && virt_to_pte(mm, addr)) {
 			struct vm_fault vmf = { .vma = vma, .address = addr, .pmd = pmd_off(mm, addr) };
 
@@ -259,7 +268,82 @@ static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
 		}
 		mmap_read_unlock(mm);
 	}
-	map_new(mm, max(start, KEEL_VA_MIN), end, addr);
+	map_new(mm, max(start, KEEL_VA_MIN), end);
+}
+
+/* As the first write to a page would: it is made, or copied. */
+static void write_to(unsigned long addr)
+{
+	struct mm_struct *mm = current->mm;
+	pte_t *pte = virt_to_pte(mm, addr);
+
+	if (addr < KEEL_VA_MIN || addr >= TASK_SIZE)
+		return;
+	if (!pte || !pte_present(*pte) || !pte_write(*pte))
+		fault_in_safe_writeable((const char __user *)addr, 1);
+	addr &= PAGE_MASK;
+	map_new(mm, addr, addr + PAGE_SIZE);
+}
+
+enum side { PARENT, CHILD, PROGRAM };
+
+/*
+ * Making or copying a page costs little beside the fault that asks for it. So what is
+ * about to be written to is, on either side of a fork and behind an exec: the stack and
+ * the thread's own data, and all that is private and writable where that is little.
+ * Of a new program that is its data and bss, there or not.
+ */
+static void write_ahead(const struct uml_pt_regs *regs, enum side side)
+{
+	unsigned long at[AHEAD_MAX] = { regs->gp[HOST_SP], regs->gp[HOST_FS_BASE] };
+	struct mm_struct *mm = current->mm;
+	struct vm_area_struct *vma;
+	bool few = get_mm_counter(mm, MM_ANONPAGES) <= AHEAD_MAX;
+	unsigned long file[AHEAD_FILES];
+	unsigned int i, n = 2, files = 0;
+	VMA_ITERATOR(vmi, mm, 0);
+
+	mmap_read_lock(mm);
+	for_each_vma(vmi, vma) {
+		unsigned long addr = vma->vm_start;
+		bool data = side == PROGRAM && addr < mm->brk && vma->vm_end > mm->start_data;
+
+		if (side != PARENT && !(vma->vm_flags & VM_WRITE) && vma->vm_ops && vma->vm_ops->map_pages && files < AHEAD_FILES)
+			file[files++] = addr;
+		if (!few || (vma->vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE)
+			continue;
+		for (; addr < vma->vm_end && n < AHEAD_MAX; addr += PAGE_SIZE) {
+			pte_t *pte = virt_to_pte(mm, addr);
+
+			if (data || (pte && pte_present(*pte) && !pte_write(*pte) && PageAnon(pte_page(*pte))))
+				at[n++] = addr;
+		}
+	}
+	mmap_read_unlock(mm);
+	for (i = 0; i < n; i++)
+		write_to(at[i]);
+	/* In the page cache, most often; the child of a fork was not given it. */
+	for (i = 0; i < files; i++)
+		map_around(mm, file[i], false);
+}
+
+/* Behind a system call: is it a new process's parent, or a new program? */
+static void look_ahead(const struct uml_pt_regs *regs)
+{
+	switch (UPT_SYSCALL_NR(regs)) {
+	case __NR_fork:
+	case __NR_vfork:
+	case __NR_clone:
+	case __NR_clone3:
+		if ((long)regs->gp[HOST_AX] > 0)
+			write_ahead(regs, PARENT);
+		break;
+	case __NR_execve:
+	case __NR_execveat:
+		if (!regs->gp[HOST_AX])
+			write_ahead(regs, PROGRAM);
+		break;
+	}
 }
 
 /* Registers */
@@ -443,8 +527,10 @@ static void exception(struct uml_pt_regs *regs)
 	case KEEL_VEC_PF:
 		keel_mmu_stats.faults++;
 		segv_handler(SIGSEGV, NULL, regs);
-		if (fi->cr2 < TASK_SIZE)
+		if (fi->cr2 < TASK_SIZE) {
 			map_around(current->mm, fi->cr2, FAULT_WRITE(*fi));
+			map_faulted(current->mm, fi->cr2);
+		}
 		break;
 	default:
 		plain_signal(fi, SIGSEGV);
@@ -460,6 +546,7 @@ void userspace(struct uml_pt_regs *regs, unsigned long *aux_fp_regs)
 		xsave_size = keel_start_cpu(keel_start)->xsave_size;
 		xsave_kept = min_t(u32, xsave_size, KEEL_FP_BYTES);
 	}
+	write_ahead(regs, CHILD);
 	interrupt_end();
 	for (;;) {
 		pid = current->mm->context.id.u.pid;
@@ -490,6 +577,7 @@ void userspace(struct uml_pt_regs *regs, unsigned long *aux_fp_regs)
 		if (ret.value == KEEL_USER_SYSCALL) {
 			PT_SYSCALL_NR(regs->gp) = context.u.rax;
 			handle_syscall(regs);
+			look_ahead(regs);
 		} else if (ret.value == KEEL_USER_EXCEPTION) {
 			exception(regs);
 		}
