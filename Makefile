@@ -82,9 +82,11 @@ endif
 all: $(ALL) ## Build everything: keel, the library, the samples
 
 RUN_ARGS ?=
-run: all ## Boot samples/shell on the best backend; without a terminal, its scripted tour
-	$(Q)if [ -t 0 ] && [ -t 1 ]; then exec $(O)/keel run $(RUN_ARGS) $(O)/samples/shell.elf; \
-	else exec $(O)/keel run --cmdline tour $(RUN_ARGS) $(O)/samples/shell.elf </dev/null; fi
+run: all ## Boot Linux on the best backend, to a shell; without a terminal it says what it is
+	$(Q)guest-hal/linux/run.sh $(O) "$(submake)" $(RUN_ARGS)
+
+tour: all ## What the samples do: a scripted tour of the small kernel samples/shell
+	$(Q)exec $(O)/keel run --cmdline tour $(RUN_ARGS) $(O)/samples/shell.elf </dev/null
 
 # The runner starts a make of its own for each stage; not through $(MAKE), so
 # that "make -n check" runs nothing.
@@ -142,4 +144,4 @@ help: ## This list
 	@echo "  make check-NAME     One stage, its KTAP on the terminal: $(sort $(CHECK_STAGES) $(CHECK_LONG_STAGES))"
 	@echo "Variables: O=DIR build directory; V=1 show commands; CC=clang compiler; RUN_ARGS= more for keel run"
 
-.PHONY: all run check check-long check-ci check-build check-style check-clang check-sanitize check-tsan check-tree packages clean help
+.PHONY: all run tour check check-long check-ci check-build check-style check-clang check-sanitize check-tsan check-tree packages clean help

@@ -98,7 +98,7 @@ configure()
 	cp "$fragment" "$obj/.keel.config"
 }
 
-# One line that counts on a terminal, one for each hundred files elsewhere.
+# One line that counts on a terminal, one for each twenty files elsewhere.
 progress()
 {
 	awk -v tty="$([ -t 1 ] && echo 1)" '
@@ -106,7 +106,7 @@ progress()
 		n++
 		if (tty)
 			printf "\r\033[KLinux: %4d files compiled, %.40s", n, $NF
-		else if (n % 100 == 0)
+		else if (n % 20 == 0)
 			print "Linux: " n " files compiled"
 		fflush()
 	}

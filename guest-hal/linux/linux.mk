@@ -5,7 +5,7 @@ LINUX := guest-hal/linux
 LINUX_O := $(O)/linux
 
 .PHONY: linux
-linux: $(LINUX_O)/vmlinux ## Linux 6.1 on the ABI, from Debian's linux-source-6.1
+linux: $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz ## Linux 6.1 on the ABI, from Debian's linux-source-6.1
 
 $(LINUX_O)/mkimage: $(LINUX)/um/mkimage.c
 	@mkdir -p $(@D)
@@ -15,3 +15,7 @@ $(LINUX_O)/mkimage: $(LINUX)/um/mkimage.c
 LINUX_PORT := $(shell find $(LINUX)/um $(LINUX)/drivers libhypercall/src libhypercall/include abi/include -type f) abi/hypercalls.def
 $(LINUX_O)/vmlinux: $(LINUX)/build.sh $(LINUX_O)/mkimage $(LINUX_PORT)
 	$(Q)V=$(V) $(LINUX)/build.sh $(O)
+
+$(LINUX_O)/root.cpio.gz: $(LINUX)/root/mkroot.sh $(LINUX)/root/init
+	@mkdir -p $(@D)
+	$(Q)$(LINUX)/root/mkroot.sh $@
