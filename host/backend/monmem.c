@@ -350,6 +350,16 @@ unsigned int monmem_counters(struct monmem *mm, struct keel_stats_entry *e, unsi
 
 void monmem_stats(struct monmem *mm, FILE *f)
 {
+	unsigned long long records = 0, calls = 0;
+
+	for (unsigned int i = 0; i < mm->p->vcpus; i++) {
+		const struct mvcpu *v = monmem_vcpu(mm, i);
+
+		records += v->mmu_records;
+		calls += v->count[MON_CALL_mmu_batch].calls;
+	}
+	fprintf(f, "%s.mmu_records %llu, %.1f per call\n", mm->backend, records,
+		calls ? (double)records / (double)calls : 0);
 	fprintf(f, "%s.remote_calls %llu\n", mm->backend, (unsigned long long)mm->remote_calls);
 	fprintf(f, "%s.tables %u\n", mm->backend, monmem_mon(mm)->tables);
 	fprintf(f, "%s.monitor_bytes %llu\n", mm->backend, (unsigned long long)mm->size);

@@ -220,6 +220,7 @@ static int64_t execute(struct mvcpu *v, struct as *as, const struct keel_mmu_rec
 	pend_flush(&p);
 	settle(v, as);
 	mon_work(v, MON_CALL_mmu_batch, MON_MMU_PAGES - budget);
+	v->mmu_records += i;
 	*value = (KEEL_BUG(12) && i && v->mon->frozen ? i - 1 : i) | part << 32;
 	return status;
 }

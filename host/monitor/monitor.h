@@ -167,6 +167,7 @@ struct mvcpu {
 	struct mon_fatal fatal;
 	struct mon_remote remote __attribute__((aligned(64)));
 	uint64_t backend[16];		   /* the backend's own */
+	uint64_t mmu_records;		   /* of mmu_batch, completed */
 	uint32_t timer_port;		   /* as mon.console_port */
 	uint8_t port_gen[KEEL_EVENT_BITS]; /* under mon.ports, like the next one */
 	uint64_t port_used[64];
