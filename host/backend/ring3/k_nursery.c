@@ -213,13 +213,13 @@ static void died(int pid)
 			child[p].u = 0;
 			if (child[p].m > 1)
 				sys2(__NR_kill, child[p].m, SIGKILL);
+			gone(p);
 		} else {
+			/* After U it is no news: K may have asked for the next one already. */
 			child[p].m = 0;
 			if (child[p].u)
 				sys2(__NR_kill, child[p].u, SIGKILL);
 		}
-		if (!child[p].u)
-			gone(p);
 		return;
 	}
 }
