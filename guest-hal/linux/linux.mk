@@ -19,3 +19,9 @@ $(LINUX_O)/vmlinux: $(LINUX)/build.sh $(LINUX_O)/mkimage $(LINUX_PORT)
 $(LINUX_O)/root.cpio.gz: $(LINUX)/root/mkroot.sh $(LINUX)/root/init
 	@mkdir -p $(@D)
 	$(Q)$(LINUX)/root/mkroot.sh $@
+
+CHECK_STAGES += linux
+CHECK_SECONDS_linux := 1500
+.PHONY: check-linux
+check-linux: $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz $(O)/keel
+	$(Q)$(LINUX)/test-linux.sh $(O)/check-linux $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz
