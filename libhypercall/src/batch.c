@@ -2,6 +2,8 @@
 /* Page-table batch builder; see hypercall/batch.h. */
 #include <hypercall/batch.h>
 
+#include "mutant.h"
+
 void keel_batch_init(struct keel_batch *b, struct keel_mmu_record *recs, keel_gpa_t gpa, keel_u32 capacity,
 		     keel_as_t as, keel_batch_submit_fn submit, void *ctx)
 {
@@ -32,7 +34,7 @@ static bool join(struct keel_mmu_record *last, const struct keel_mmu_record *r)
 {
 	bool map = r->op == KEEL_MMU_MAP;
 
-	if (last->op != r->op || last->prot != r->prot || last->flags != r->flags)
+	if (last->op != r->op || last->prot != r->prot || (last->flags != r->flags && !KEEL_MUTANT(1)))
 		return false;
 	if (follows(last->va, last->len, r->va) && (!map || follows(last->gpa, last->len, r->gpa))) {
 		if (r->va + r->len < r->va) /* ends beyond the last address: not worth hiding in a longer run */
@@ -120,9 +122,9 @@ keel_s64 keel_batch_flush(struct keel_batch *b)
 		}
 		b->status = ret.status;
 		/* An answer that makes no sense, or success without progress, must not become an endless loop. */
-		if (!b->status && (!sane || (!done && !pages)))
+		if (!b->status && (!sane || (!done && !pages && !KEEL_MUTANT(3))))
 			b->status = KEEL_STATUS(KEEL_E_STATE, 0);
-		if (b->status && first < b->count)
+		if (b->status && first < b->count && !KEEL_MUTANT(2))
 			b->failed = b->recs[first];
 	}
 	b->count = 0;

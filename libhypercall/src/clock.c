@@ -2,6 +2,8 @@
 /* Guest time from the clock page; see keel/time.h for the protocol. */
 #include <hypercall/clock.h>
 
+#include "mutant.h"
+
 /*
  * How often to look at a page that is being updated. An update is a handful of
  * stores, but its writer can be off the processor in the middle of it.
@@ -16,7 +18,7 @@ static bool clock_try(const struct keel_clock __pvshared *clock, struct keel_clo
 {
 	keel_u32 seq = keel_shared_load32_acquire(&clock->seq);
 
-	if (seq & 1)
+	if (seq & 1 && !KEEL_MUTANT(4))
 		return false;
 	*valid = keel_shared_load32(&clock->flags) & KEEL_CLOCK_VALID;
 	s->base_tsc = keel_shared_load64(&clock->base_tsc);
@@ -69,7 +71,7 @@ keel_u64 keel_clock_scale(keel_u64 ticks, keel_u64 mult)
 {
 	u128 ns = ((u128)ticks * mult) >> 32;
 
-	return ns >> 64 ? ~KEEL_U64(0) : (keel_u64)ns;
+	return ns >> 64 && !KEEL_MUTANT(5) ? ~KEEL_U64(0) : (keel_u64)ns;
 }
 
 keel_u64 keel_clock_ns(const struct keel_clock_sample *s, keel_u64 tsc)
@@ -112,7 +114,7 @@ keel_u64 keel_clock_ticks(keel_u64 ns, keel_u64 mult)
 	if (!mult || ns >> 32 >= mult)
 		return ns ? ~KEEL_U64(0) : 0;
 	q = divide(ns >> 32, ns << 32, mult, &rest);
-	return rest && q != ~KEEL_U64(0) ? q + 1 : q;
+	return rest && q != ~KEEL_U64(0) && !KEEL_MUTANT(6) ? q + 1 : q;
 }
 
 keel_u64 keel_clock_mult(keel_u64 tsc_hz)

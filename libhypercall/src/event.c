@@ -2,6 +2,8 @@
 /* The event map of one vCPU; see hypercall/event.h for the protocol. */
 #include <hypercall/event.h>
 
+#include "mutant.h"
+
 #define WORD(bit) ((bit) / 64)
 #define MASK(bit) (KEEL_U64(1) << ((bit) % 64))
 
@@ -17,7 +19,7 @@ bool keel_ev_send(struct keel_vcpu __pvshared *v, keel_u32 bit)
 
 	keel_shared_or64(&v->event_pending[w], MASK(bit));
 	/* Looked at after the store above: an unmask in between finds the event itself. */
-	if (keel_shared_load64(&v->event_mask[w]) & MASK(bit))
+	if (keel_shared_load64(&v->event_mask[w]) & MASK(bit) && !KEEL_MUTANT(7))
 		return false;
 	return raise_word(v, w);
 }
@@ -44,7 +46,8 @@ void keel_ev_clear(struct keel_vcpu __pvshared *v, keel_u32 bit)
 
 	/* The word's pending bit may stay: the dispatcher copes with a word that turns out empty. */
 	keel_shared_or64(&v->event_mask[w], MASK(bit));
-	keel_shared_andnot64(&v->event_pending[w], MASK(bit));
+	if (!KEEL_MUTANT(8))
+		keel_shared_andnot64(&v->event_pending[w], MASK(bit));
 }
 
 bool keel_ev_pending(const struct keel_vcpu __pvshared *v)

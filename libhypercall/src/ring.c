@@ -2,6 +2,8 @@
 /* The console ring; see keel/console.h for the protocol. */
 #include <hypercall/ring.h>
 
+#include "mutant.h"
+
 void keel_ring_attach(struct keel_ring_end *e, struct keel_console_ring __pvshared *ring, enum keel_ring_side side)
 {
 	bool out = side == KEEL_RING_GUEST_OUT || side == KEEL_RING_HOST_OUT;
@@ -26,7 +28,7 @@ int keel_ring_avail(struct keel_ring_end *e)
 	peer = keel_shared_load32_acquire(e->peer);
 	/* Indices wrap at 2^32, so the difference is right across the wrap. */
 	used = e->producer ? e->at - peer : peer - e->at;
-	if (used > e->size) {
+	if (used > e->size && !KEEL_MUTANT(9)) {
 		e->broken = true;
 		return -1;
 	}
@@ -109,5 +111,5 @@ void keel_ring_unwant_space(struct keel_console_ring __pvshared *ring)
 bool keel_ring_space_wanted(const struct keel_console_ring __pvshared *ring)
 {
 	keel_full_fence();
-	return keel_shared_load32(&ring->in_wake) & KEEL_CONSOLE_WANT_SPACE;
+	return keel_shared_load32(&ring->in_wake) & (KEEL_MUTANT(10) ? ~0u : KEEL_CONSOLE_WANT_SPACE);
 }

@@ -2,6 +2,8 @@
 /* Sets of vCPUs; see hypercall/set.h. */
 #include <hypercall/set.h>
 
+#include "mutant.h"
+
 /* Bit by bit, and not by an instruction or a library call that not every builder of this file has. */
 static keel_u32 ones(keel_u64 v)
 {
@@ -71,7 +73,8 @@ void keel_set_remove(struct keel_vcpu_set *set, keel_u32 vcpu)
 	for (; at + 1 < count; at++)
 		set->bank[at] = set->bank[at + 1];
 	set->bank[at] = 0;
-	set->banks &= ~(KEEL_U64(1) << bank);
+	if (!KEEL_MUTANT(11))
+		set->banks &= ~(KEEL_U64(1) << bank);
 }
 
 bool keel_set_has(const struct keel_vcpu_set *set, keel_u32 vcpu)

@@ -3,6 +3,8 @@
 #include <hypercall/start.h>
 #include <keel/status.h>
 
+#include "mutant.h"
+
 #define FIELD_MAGIC 1
 #define FIELD_VERSION 2
 #define FIELD_CHUNKS 3
@@ -41,7 +43,7 @@ keel_s64 keel_start_check(const void *p, size_t size)
 		return bad(KEEL_E_NOTSUP, FIELD_VERSION);
 	if (start->size < sizeof(*start) || start->size > size)
 		return bad(KEEL_E_RANGE, FIELD_SIZE);
-	if (start->reserved)
+	if (start->reserved && !KEEL_MUTANT(12))
 		return bad(KEEL_E_INVAL, FIELD_RESERVED);
 	for (i = 0; i < start->chunks; i++) {
 		off = chunk_end(start, off);
@@ -163,7 +165,7 @@ int keel_cmdline_get(const char *cmdline, const char *name, char *value, size_t 
 		while (*cmdline == ' ')
 			cmdline++;
 		len = word_len(cmdline);
-		if (len < name_len || __builtin_memcmp(cmdline, name, name_len) != 0)
+		if (len < name_len || (found && KEEL_MUTANT(13)) || __builtin_memcmp(cmdline, name, name_len) != 0)
 			continue;
 		if (len == name_len) {
 			found = cmdline + len;

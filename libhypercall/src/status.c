@@ -2,6 +2,8 @@
 /* A call's status in words. */
 #include <hypercall/status.h>
 
+#include "mutant.h"
+
 static const char *const names[KEEL_E_COUNT] = {
 	[KEEL_OK] = "OK",
 	[KEEL_E_NOSYS] = "NOSYS",
@@ -41,7 +43,7 @@ bool keel_status_valid(keel_s64 status)
 	if (at > KEEL_AT_ARG(5) && at < KEEL_AT_FIELD(1))
 		return false;
 	/* A flag word has at most 64 bits, and a bit is of some word. */
-	return bit < 64 && (bit < 0 || at);
+	return bit < 64 && (bit < 0 || at || KEEL_MUTANT(14));
 }
 
 struct text {

@@ -3,6 +3,8 @@
 #include <hypercall/user.h>
 #include <keel/mmu.h>
 
+#include "mutant.h"
+
 /* The legacy part of an XSAVE area. */
 #define XSAVE_FCW 0
 #define XSAVE_MXCSR 24
@@ -26,7 +28,8 @@ void keel_user_init(struct keel_user *u, const struct keel_cpu_info *cpu, keel_u
 	u->rsp = rsp;
 	/* xstate_bv 0 says that all is as initially; XRSTOR takes MXCSR from here all the same. */
 	keel_memcpy(area + XSAVE_FCW, &fcw, sizeof(fcw));
-	keel_memcpy(area + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
+	if (!KEEL_MUTANT(15))
+		keel_memcpy(area + XSAVE_MXCSR, &mxcsr, sizeof(mxcsr));
 }
 
 void keel_user_copy(struct keel_user *to, const struct keel_user *from)

@@ -81,7 +81,7 @@ library()
 {
 	rm -rf "${tmp:?}/lib"
 	mkdir "$tmp/lib" || return 1
-	for f in libhypercall/src/*; do
+	for f in libhypercall/src/*.[cS]; do
 		# shellcheck disable=SC2086
 		$1 -std=gnu11 $guest $2 $include -c -o "$tmp/lib/$(basename "$f").o" "$f" || return 1
 	done
