@@ -3,9 +3,6 @@
  * The event map: against a model that knows nothing of words, with hostile
  * contents, and with senders on other CPUs.
  */
-#include <linux/completion.h>
-#include <linux/kthread.h>
-
 #include <hypercall/event.h>
 
 #include "keel_test.h"

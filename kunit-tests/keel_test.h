@@ -6,12 +6,20 @@
 #ifndef KEEL_TEST_H
 #define KEEL_TEST_H
 
+/* Without a kernel program.h has been included ahead of everything. */
+#ifndef KEEL_PROGRAM_H
 #include <kunit/test.h>
+#include <linux/align.h>
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/moduleparam.h>
 #include <linux/random.h>
+#include <linux/string.h>
 #include <linux/vmalloc.h>
+#endif
 
 #include <hypercall/compat.h>
 

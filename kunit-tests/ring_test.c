@@ -3,9 +3,6 @@
  * The console ring: both directions, both ends, wraps of buffer and index,
  * peers that write anything, and the doorbell between two CPUs.
  */
-#include <linux/completion.h>
-#include <linux/kthread.h>
-
 #include <hypercall/ring.h>
 
 #include "keel_test.h"

@@ -3,9 +3,6 @@
  * Start info: well formed, and broken in every way a host could break it. Each
  * one ends at the end of its mapping, so a read beyond it is an oops.
  */
-#include <linux/align.h>
-#include <linux/string.h>
-
 #include <hypercall/start.h>
 #include <keel/status.h>
 
@@ -351,6 +348,7 @@ static void damage(struct kunit *test)
 	int round, i;
 
 	for (round = 0; round < 50000; round++) {
+		const struct keel_memmap_entry *map;
 		const struct keel_chunk *c = NULL;
 		const char *line;
 		u32 type, chunks = 0;
@@ -376,7 +374,8 @@ static void damage(struct kunit *test)
 					break;
 			}
 		ok = ok && chunks <= start->chunks;
-		ok = ok && inside(start, keel_start_memmap(start, &n), n * sizeof(struct keel_memmap_entry));
+		map = keel_start_memmap(start, &n);
+		ok = ok && inside(start, map, n * sizeof(*map));
 		ok = ok && inside(start, keel_start_module(start, 1), sizeof(struct keel_module));
 		ok = ok && inside(start, keel_start_cpu(start), sizeof(struct keel_cpu_info));
 		ok = ok && inside(start, keel_start_abi(start), sizeof(struct keel_abi_pages));

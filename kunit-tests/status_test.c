@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The packing of a call's status, and its words. */
-#include <linux/string.h>
-
 #include <hypercall/status.h>
 
 #include "keel_test.h"

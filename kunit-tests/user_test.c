@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* Contexts of guest user code. */
-#include <linux/string.h>
-
 #include <hypercall/user.h>
 #include <keel/mmu.h>
 
