@@ -183,7 +183,7 @@ suites_style() {
 
 others_style() {
 	find abi/include libhypercall/include libhypercall/src guest-hal host kunit-tests/testhost/kvmcheck.c \
-		\( -path host/tests -o -path host/bench \) -prune -o -name '*.[ch]' -print >"$work/files"
+		\( -path host/tests -o -path host/bench -o -path guest-hal/linux/tests \) -prune -o -name '*.[ch]' -print >"$work/files"
 	checkpatch --ignore "$IGNORE_OTHERS"
 }
 

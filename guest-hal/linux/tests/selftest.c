@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-only
+// SPDX-License-Identifier: MIT
 /*
  * What a Linux kernel owes its programs, as a program: fork, memory, faults, signals
  * with all registers, threads, ptrace, files to wait on, terminals. Every test runs in a
@@ -77,16 +77,16 @@ static void __attribute__((format(printf, 2, 3), noreturn)) verdict(int code, co
 
 #define FAIL(...) verdict(1, __VA_ARGS__)
 #define SKIP(...) verdict(SKIPPED, __VA_ARGS__)
-#define OK(cond)										\
-	do {											\
-		if (!(cond))									\
-			FAIL("line %d: %s (errno %d)", __LINE__, #cond, errno);			\
+#define OK(cond)                                                                \
+	do {                                                                    \
+		if (!(cond))                                                    \
+			FAIL("line %d: %s (errno %d)", __LINE__, #cond, errno); \
 	} while (0)
-#define EQ(a, b)										\
-	do {											\
-		long long a_ = (long long)(a), b_ = (long long)(b);				\
-		if (a_ != b_)									\
-			FAIL("line %d: %s is %#llx, not %s = %#llx", __LINE__, #a, a_, #b, b_);	\
+#define EQ(a, b)                                                                                \
+	do {                                                                                    \
+		long long a_ = (long long)(a), b_ = (long long)(b);                             \
+		if (a_ != b_)                                                                   \
+			FAIL("line %d: %s is %#llx, not %s = %#llx", __LINE__, #a, a_, #b, b_); \
 	} while (0)
 
 static pid_t reap(pid_t pid)
@@ -283,7 +283,7 @@ static volatile sig_atomic_t caught;
 static siginfo_t caught_si;
 static long caught_reg[NGREG];
 
-static void catch(int sig, siginfo_t *si, void *ctx)
+static void catch (int sig, siginfo_t *si, void *ctx)
 {
 	ucontext_t *uc = ctx;
 
@@ -530,8 +530,10 @@ static void test_syscall_pointers(void)
 
 static void run_int_division(void)
 {
-	asm volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; .globl at_de; at_de: div %%ecx" : : :
-		     "eax", "ecx", "edx");
+	asm volatile("xor %%edx, %%edx; mov $1, %%eax; xor %%ecx, %%ecx; .globl at_de; at_de: div %%ecx"
+		     :
+		     :
+		     : "eax", "ecx", "edx");
 }
 
 static void run_undefined(void)
@@ -552,7 +554,10 @@ static void run_privileged(void)
 static void run_step(void)
 {
 	asm volatile("sub $128, %%rsp; pushfq; orl $0x100, (%%rsp); popfq; nop; .globl at_db; at_db: nop;"
-		     "pushfq; andl $~0x100, (%%rsp); popfq; add $128, %%rsp" : : : "memory", "cc");
+		     "pushfq; andl $~0x100, (%%rsp); popfq; add $128, %%rsp"
+		     :
+		     :
+		     : "memory", "cc");
 }
 
 static void run_unaligned(void)
@@ -560,7 +565,10 @@ static void run_unaligned(void)
 	static char data[16] __attribute__((aligned(16)));
 
 	asm volatile("sub $128, %%rsp; pushfq; orl $0x40000, (%%rsp); popfq; .globl at_ac; at_ac: movl (%0), %%eax;"
-		     "pushfq; andl $~0x40000, (%%rsp); popfq; add $128, %%rsp" : : "r"(data + 1) : "eax", "memory", "cc");
+		     "pushfq; andl $~0x40000, (%%rsp); popfq; add $128, %%rsp"
+		     :
+		     : "r"(data + 1)
+		     : "eax", "memory", "cc");
 }
 
 static void run_x87(void)
@@ -575,7 +583,10 @@ static void run_sse(void)
 	static const unsigned int control = 0x1f80 & ~0x200;
 
 	asm volatile("ldmxcsr %0; movl $1, %%eax; cvtsi2sd %%eax, %%xmm0; xorps %%xmm1, %%xmm1;"
-		     ".globl at_xm; at_xm: divsd %%xmm1, %%xmm0" : : "m"(control) : "eax", "xmm0", "xmm1");
+		     ".globl at_xm; at_xm: divsd %%xmm1, %%xmm0"
+		     :
+		     : "m"(control)
+		     : "eax", "xmm0", "xmm1");
 }
 
 extern char at_de[], at_ud[], at_bp[], at_gp[], at_db[], at_ac[], at_mf[], at_xm[];
@@ -614,8 +625,10 @@ static void test_exceptions(void)
 			     caught_reg[REG_TRAPNO], t[i].rip, t[i].trap);
 		asm volatile("fninit");
 		asm volatile("ldmxcsr %0" : : "m"(*(const unsigned int[]){ 0x1f80 }));
-		asm volatile("sub $128, %%rsp; pushfq; andl $~0x40100, (%%rsp); popfq; add $128, %%rsp" : : : "memory",
-			     "cc");
+		asm volatile("sub $128, %%rsp; pushfq; andl $~0x40100, (%%rsp); popfq; add $128, %%rsp"
+			     :
+			     :
+			     : "memory", "cc");
 	}
 }
 
@@ -627,7 +640,7 @@ static void test_fatal_signals(void)
 		int sig;
 	} t[] = {
 		{ run_int_division, SIGFPE }, { run_undefined, SIGILL }, { run_breakpoint, SIGTRAP },
-		{ run_privileged, SIGSEGV }, { abort, SIGABRT },
+		{ run_privileged, SIGSEGV },  { abort, SIGABRT },
 	};
 	int status;
 	size_t i;
@@ -695,21 +708,18 @@ static void fp_pattern(struct fp *f, int level, unsigned int seed)
 #define N16 "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15"
 #define N32 N16 ",16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31"
 #define EACH(list, line) ".irp n," list "\n\t" line "\n\t.endr\n\t"
-#define COMMON(load, store)											\
-	"fninit; fldcw %[fcw]; ldmxcsr %[mxcsr]\n\t"								\
-	EACH("7,6,5,4,3,2,1,0", "fldt \\n*16(%[st])")								\
-	load													\
-	"syscall\n\t"												\
-	"1: cmpl $0, (%[flag]); jne 2f; dec %[count]; jnz 1b; 2:\n\t"						\
-	store													\
-	EACH("0,1,2,3,4,5,6,7", "fstpt \\n*16(%[st])")								\
-	"fnstcw %[fcw]; stmxcsr %[mxcsr]; fninit; ldmxcsr %[dflt]"
-#define RUN(load, store)											\
-	asm volatile(COMMON(load, store)									\
-		     : [fcw] "+m"(f->fcw), [mxcsr] "+m"(f->mxcsr), "+a"(ret), [count] "+r"(count)		\
-		     : [st] "r"(f->st), [z] "r"(f->z), [k] "r"(f->k), [flag] "r"(flag), [dflt] "m"(dflt), "D"(a0),	\
-		       "S"(a1), "d"(0)										\
-		     : "rcx", "r11", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7",	\
+#define COMMON(load, store)                                                                             \
+	"fninit; fldcw %[fcw]; ldmxcsr %[mxcsr]\n\t" EACH("7,6,5,4,3,2,1,0", "fldt \\n*16(%[st])") load \
+		"syscall\n\t"                                                                           \
+		"1: cmpl $0, (%[flag]); jne 2f; dec %[count]; jnz 1b; 2:\n\t" store EACH(               \
+			"0,1,2,3,4,5,6,7",                                                              \
+			"fstpt \\n*16(%[st])") "fnstcw %[fcw]; stmxcsr %[mxcsr]; fninit; ldmxcsr %[dflt]"
+#define RUN(load, store)                                                                                             \
+	asm volatile(COMMON(load, store)                                                                             \
+		     : [fcw] "+m"(f->fcw), [mxcsr] "+m"(f->mxcsr), "+a"(ret), [count] "+r"(count)                    \
+		     : [st] "r"(f->st), [z] "r"(f->z), [k] "r"(f->k), [flag] "r"(flag), [dflt] "m"(dflt), "D"(a0),   \
+		       "S"(a1), "d"(0)                                                                               \
+		     : "rcx", "r11", "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", \
 		       "xmm8", "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 
 /* Registers as f says; then they are what f says. Waits until *flag, at most count rounds. */
@@ -720,8 +730,8 @@ static long fp_run(struct fp *f, int level, long nr, long a0, long a1, volatile 
 
 	if (level == AVX512)
 		RUN(EACH(N32, "vmovdqu64 \\n*64(%[z]), %%zmm\\n") EACH("0,1,2,3,4,5,6,7", "kmovq \\n*8(%[k]), %%k\\n"),
-		    EACH(N32, "vmovdqu64 %%zmm\\n, \\n*64(%[z])") EACH("0,1,2,3,4,5,6,7", "kmovq %%k\\n, \\n*8(%[k])")
-		    "vzeroupper\n\t");
+		    EACH(N32, "vmovdqu64 %%zmm\\n, \\n*64(%[z])")
+			    EACH("0,1,2,3,4,5,6,7", "kmovq %%k\\n, \\n*8(%[k])") "vzeroupper\n\t");
 	else if (level == AVX)
 		RUN(EACH(N16, "vmovdqu \\n*64(%[z]), %%ymm\\n"),
 		    EACH(N16, "vmovdqu %%ymm\\n, \\n*64(%[z])") "vzeroupper\n\t");
@@ -933,14 +943,17 @@ static void test_signal_registers(void)
 	long v[16] = { 0 };
 
 	handle(SIGILL, move_on, 0);
-	asm volatile("push %%rbp; mov $1, %%rax; mov $2, %%rbx; mov $3, %%rcx; mov $4, %%rdx; mov $5, %%rsi; mov $8, %%r8;"
-		     "mov $9, %%r9; mov $10, %%r10; mov $11, %%r11; mov $12, %%r12; mov $13, %%r13; mov $14, %%r14;"
-		     "mov $15, %%r15; std; stc; ud2; mov %%rax, (%0); mov %%rbx, 8(%0); mov %%rcx, 16(%0);"
-		     "mov %%rdx, 24(%0); mov %%rsi, 32(%0); mov %%r8, 40(%0); mov %%r9, 48(%0); mov %%r10, 56(%0);"
-		     "mov %%r11, 64(%0); mov %%r12, 72(%0); mov %%r13, 80(%0); mov %%r14, 88(%0); mov %%r15, 96(%0);"
-		     "pushfq; pop %%rax; cld; mov %%rax, 104(%0); pop %%rbp"
-		     : : "D"(v) : "rax", "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
-		     "memory", "cc");
+	asm volatile(
+		"push %%rbp; mov $1, %%rax; mov $2, %%rbx; mov $3, %%rcx; mov $4, %%rdx; mov $5, %%rsi; mov $8, %%r8;"
+		"mov $9, %%r9; mov $10, %%r10; mov $11, %%r11; mov $12, %%r12; mov $13, %%r13; mov $14, %%r14;"
+		"mov $15, %%r15; std; stc; ud2; mov %%rax, (%0); mov %%rbx, 8(%0); mov %%rcx, 16(%0);"
+		"mov %%rdx, 24(%0); mov %%rsi, 32(%0); mov %%r8, 40(%0); mov %%r9, 48(%0); mov %%r10, 56(%0);"
+		"mov %%r11, 64(%0); mov %%r12, 72(%0); mov %%r13, 80(%0); mov %%r14, 88(%0); mov %%r15, 96(%0);"
+		"pushfq; pop %%rax; cld; mov %%rax, 104(%0); pop %%rbp"
+		:
+		: "D"(v)
+		: "rax", "rbx", "rcx", "rdx", "rsi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "memory",
+		  "cc");
 	EQ(v[0], 1001);
 	EQ(v[1], 1002);
 	EQ(v[2], 1003);
@@ -1562,7 +1575,10 @@ static void ptraced(void)
 		_exit(1);
 	asm volatile("mov $5, %%rbx; stc; int3; .globl ptrace_steps; ptrace_steps: jnc 1f; mov $1, %%rbx; 1: nop; nop;"
 		     "mov %0, %%eax; syscall; nop; .globl ptrace_steps_end; ptrace_steps_end: nop;"
-		     "cmp $99, %%rbx; je 2f; ud2; 2:" : : "i"(SYS_getppid) : "rax", "rbx", "rcx", "r11", "cc");
+		     "cmp $99, %%rbx; je 2f; ud2; 2:"
+		     :
+		     : "i"(SYS_getppid)
+		     : "rax", "rbx", "rcx", "r11", "cc");
 	_exit(0);
 }
 
@@ -2070,18 +2086,117 @@ static void test_memfd(void)
 	EQ(c, 9);
 }
 
+static unsigned long long counter_of(const char *file, const char *name, int column)
+{
+	unsigned long long v[3] = { 0 };
+	char line[256], word[64];
+	FILE *f = fopen(file, "r");
+
+	if (!f)
+		SKIP("not a guest of Keel's: no %s", file);
+	while (fgets(line, sizeof(line), f)) {
+		v[0] = v[1] = v[2] = 0;
+		OK(sscanf(line, "%63s %llu %llu %llu", word, &v[0], &v[1], &v[2]) >= 2);
+		if (!strcmp(word, name)) {
+			fclose(f);
+			return v[column];
+		}
+	}
+	FAIL("no counter %s in %s", name, file);
+}
+
+#define USER "/sys/kernel/debug/keel/user"
+#define CALLS "/sys/kernel/debug/keel/calls"
+
+/* What the port counts moves as it must, and agrees with what its host counts. */
+static void test_counters(void)
+{
+	enum { N = 1000 };
+	unsigned long long enters = counter_of(USER, "enters", 0), faults, pages_mapped, batches, work, waits;
+	volatile char *p = pages(N, PROT_READ | PROT_WRITE, MAP_PRIVATE);
+	int i;
+
+	for (i = 0; i < N; i++)
+		syscall(SYS_getppid);
+	OK(counter_of(USER, "enters", 0) - enters >= N);
+	OK(counter_of(CALLS, "user_enter", 0) >= counter_of(USER, "enters", 0) - N);
+
+	faults = counter_of(USER, "faults", 0);
+	pages_mapped = counter_of(USER, "pages", 0);
+	batches = counter_of(USER, "batches", 0);
+	work = counter_of(CALLS, "mmu_batch", 2);
+	for (i = 0; i < N; i++)
+		p[i * PAGE] = 1;
+	OK(counter_of(USER, "pages", 0) - pages_mapped >= N);
+	OK(counter_of(CALLS, "mmu_batch", 2) - work >= N);
+	/* No page faults twice, beside what reading the counters takes. */
+	OK(counter_of(USER, "faults", 0) - faults <= N + 200);
+	OK(counter_of(USER, "batches", 0) - batches <= N + 200);
+	OK(counter_of(USER, "batches", 0) > batches);
+	OK(counter_of(USER, "records", 0) >= counter_of(USER, "batches", 0) - N);
+
+	waits = counter_of(USER, "waits", 0);
+	for (i = 0; i < 20; i++)
+		usleep(1000);
+	OK(counter_of(USER, "waits", 0) - waits >= 20);
+}
+
 static const struct {
 	const char *name;
 	void (*fn)(void);
 } tests[] = {
-#define T(name) { #name, test_##name }
-	T(fork_wait), T(fork_many), T(vfork), T(exec_script), T(cow), T(mmap), T(memory_growth), T(fault_codes), T(no_execute),
-	T(fault_noncanonical), T(code_page), T(syscall_pointers), T(exceptions), T(fatal_signals), T(fp_signal),
-	T(fp_in_handler), T(fp_ucontext), T(fp_isolation), T(fp_fork), T(fp_exec), T(signal_registers), T(altstack),
-	T(nested_signals), T(small_altstack), T(bad_sigreturn), T(restart), T(stop_continue), T(preemption), T(sleep), T(posix_timer), T(threads),
-	T(thread_ends), T(thread_memory), T(futex), T(ptrace_syscall), T(ptrace_registers), T(ptrace_breakpoint),
-	T(ptrace_events), T(ptrace_attach), T(pipe), T(poll), T(sockets), T(pty), T(proc), T(system), T(tls_bases),
+#define T(name)                    \
+	{                          \
+#name, test_##name \
+	}
+	T(fork_wait),
+	T(fork_many),
+	T(vfork),
+	T(exec_script),
+	T(cow),
+	T(mmap),
+	T(memory_growth),
+	T(fault_codes),
+	T(no_execute),
+	T(fault_noncanonical),
+	T(code_page),
+	T(syscall_pointers),
+	T(exceptions),
+	T(fatal_signals),
+	T(fp_signal),
+	T(fp_in_handler),
+	T(fp_ucontext),
+	T(fp_isolation),
+	T(fp_fork),
+	T(fp_exec),
+	T(signal_registers),
+	T(altstack),
+	T(nested_signals),
+	T(small_altstack),
+	T(bad_sigreturn),
+	T(restart),
+	T(stop_continue),
+	T(preemption),
+	T(sleep),
+	T(posix_timer),
+	T(threads),
+	T(thread_ends),
+	T(thread_memory),
+	T(futex),
+	T(ptrace_syscall),
+	T(ptrace_registers),
+	T(ptrace_breakpoint),
+	T(ptrace_events),
+	T(ptrace_attach),
+	T(pipe),
+	T(poll),
+	T(sockets),
+	T(pty),
+	T(proc),
+	T(system),
+	T(tls_bases),
 	T(memfd),
+	T(counters),
 #undef T
 };
 
@@ -2094,7 +2209,9 @@ static int other_self(int argc, char **argv)
 		return fp_of_new_program();
 	if (!strcmp(argv[1], "--script"))
 		return argc == 5 && !strcmp(argv[3], "one") && !strcmp(argv[4], "two") && getenv("KEEL") &&
-		       !strcmp(getenv("KEEL"), "yes") ? 7 : 1;
+				       !strcmp(getenv("KEEL"), "yes")
+			       ? 7
+			       : 1;
 	return 1;
 }
 

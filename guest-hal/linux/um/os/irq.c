@@ -4,9 +4,11 @@
  * interrupts off is a store, turning them on a store and a look. The timer, time,
  * idling, and faults of the kernel itself.
  */
+#include <linux/delay.h>
 #include <linux/hardirq.h>
 #include <linux/interrupt.h>
 #include <linux/kernel.h>
+#include <linux/math64.h>
 #include <linux/sched.h>
 #include <linux/sched/debug.h>
 
@@ -23,6 +25,8 @@
 
 #define TIMER_PRIORITY 0
 #define SIGNAL_OF_TIMER 14
+#define CALIBRATION_RUNS 5
+#define CALIBRATION_LOOPS 200000
 
 /* Mirrors if_enabled: arch/um's irqflags.h reads it. */
 int signals_enabled;
@@ -91,6 +95,23 @@ static u64 now(void)
 	return keel_must(keel_time_read(), "time_read");
 }
 
+/*
+ * arch/um's delays count loops. How many there are in a tick is measured, not waited
+ * for: the fastest of a few short runs, so that no delay is too short.
+ */
+unsigned long calibrate_delay_is_known(void)
+{
+	u64 least = U64_MAX, begin;
+	int i;
+
+	for (i = 0; i < CALIBRATION_RUNS; i++) {
+		begin = now();
+		__delay(CALIBRATION_LOOPS);
+		least = min(least, now() - begin);
+	}
+	return div64_u64((u64)CALIBRATION_LOOPS * (NSEC_PER_SEC / HZ), max_t(u64, least, 1));
+}
+
 long long os_nsecs(void)
 {
 	return now();
@@ -138,6 +159,7 @@ void os_timer_disable(void)
 /* Events are looked at by whoever waits: nothing gets lost between the last look and the sleep. */
 void os_idle_sleep(void)
 {
+	keel_irq_stats.waits++;
 	keel_must(keel_vcpu_wait(KEEL_TIME_NEVER), "vcpu_wait");
 }
 
@@ -149,9 +171,12 @@ void os_alarm_process(int pid)
 
 static void timer_event(struct uml_pt_regs *regs)
 {
+	u64 time = now();
+
 	/* One that was moved after it had gone off. */
-	if (next_tick == KEEL_TIME_NEVER || now() < next_tick)
+	if (next_tick == KEEL_TIME_NEVER || time < next_tick)
 		return;
+	keel_irq_stats.late_ns += time - next_tick;
 	if (period)
 		arm(next_tick + period);
 	else
@@ -216,6 +241,7 @@ static struct {
 static void event_entry(struct keel_frame *f)
 {
 	signals_enabled = 0;
+	keel_irq_stats.upcalls++;
 	kernel_regs.regs.is_user = 0;
 	kernel_regs.regs.gp[HOST_IP] = f->rip;
 	kernel_regs.regs.gp[HOST_SP] = f->rsp;

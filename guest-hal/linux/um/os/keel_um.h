@@ -41,6 +41,11 @@ void keel_fp_clean(u8 *fp, size_t n);
 
 /* irq.c */
 void keel_irq_init(void);
+extern struct keel_irq_stats {
+	u64 upcalls; /* events that interrupted the kernel */
+	u64 waits;   /* sleeps of the idle task */
+	u64 late_ns; /* timers' time between when they were due and when they were handled */
+} keel_irq_stats;
 /* Handle what is pending; interrupts are off. regs: what was interrupted. */
 void keel_irq_dispatch(struct uml_pt_regs *regs);
 /* An event port becomes Linux interrupt irq. The port is unmasked then. */

@@ -25,7 +25,7 @@
 #define XSTATE_X87 1
 #define XSTATE_SSE 2
 #define XSTATE_AVX 7 /* and what it builds upon */
-#define FCW 0 /* offsets in an XSAVE area, and what is there in the beginning */
+#define FCW 0	     /* offsets in an XSAVE area, and what is there in the beginning */
 #define MXCSR 24
 #define ST 32
 #define XMM 160
@@ -47,13 +47,16 @@ int __wrap_setup_signal_stack_si(unsigned long top, struct ksignal *ksig, struct
 long __wrap_sys_rt_sigreturn(void);
 
 /* Which register is where. A table: two ways through it. */
-#define REG(here, there) { HOST_##here, offsetof(struct sigcontext, there) }
+#define REG(here, there)                                        \
+	{                                                       \
+		HOST_##here, offsetof(struct sigcontext, there) \
+	}
 static const struct {
 	u16 reg, offset;
 } layout[] = {
-	REG(R8, r8), REG(R9, r9), REG(R10, r10), REG(R11, r11), REG(R12, r12), REG(R13, r13), REG(R14, r14),
-	REG(R15, r15), REG(DI, di), REG(SI, si), REG(BP, bp), REG(BX, bx), REG(DX, dx), REG(AX, ax), REG(CX, cx),
-	REG(SP, sp), REG(IP, ip), REG(EFLAGS, flags),
+	REG(R8, r8),   REG(R9, r9),   REG(R10, r10), REG(R11, r11), REG(R12, r12), REG(R13, r13),
+	REG(R14, r14), REG(R15, r15), REG(DI, di),   REG(SI, si),   REG(BP, bp),   REG(BX, bx),
+	REG(DX, dx),   REG(AX, ax),   REG(CX, cx),   REG(SP, sp),   REG(IP, ip),   REG(EFLAGS, flags),
 };
 
 static u64 *word(struct sigcontext *sc, size_t offset)
@@ -181,12 +184,9 @@ int __wrap_setup_signal_stack_si(unsigned long top, struct ksignal *ksig, struct
 	sc.cr2 = fi->cr2;
 	sc.oldmask = set->sig[0];
 	sc.fpstate = fp_at;
-	if (put_fp((u8 __user *)fp_at, fp, n) ||
-	    put_user((char __user *)ksig->ka.sa.sa_restorer, &frame->restorer) ||
-	    put_user(UC_WITH_XSTATE, &frame->uc.uc_flags) ||
-	    put_user(NULL, &frame->uc.uc_link) ||
-	    __save_altstack(&frame->uc.uc_stack, old_sp) ||
-	    copy_to_user(&frame->uc.uc_mcontext, &sc, sizeof(sc)) ||
+	if (put_fp((u8 __user *)fp_at, fp, n) || put_user((char __user *)ksig->ka.sa.sa_restorer, &frame->restorer) ||
+	    put_user(UC_WITH_XSTATE, &frame->uc.uc_flags) || put_user(NULL, &frame->uc.uc_link) ||
+	    __save_altstack(&frame->uc.uc_stack, old_sp) || copy_to_user(&frame->uc.uc_mcontext, &sc, sizeof(sc)) ||
 	    copy_to_user(&frame->uc.uc_sigmask, set, sizeof(*set)) ||
 	    (ksig->ka.sa.sa_flags & SA_SIGINFO && copy_siginfo_to_user(&frame->info, &ksig->info)))
 		return -EFAULT;

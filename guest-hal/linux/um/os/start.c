@@ -26,13 +26,13 @@
 
 #include "keel_um.h"
 
-KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) |
-		 KEEL_NEEDS(EVENT) | KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(CRASH) |
-		 KEEL_NEEDS(AS) | KEEL_NEEDS(USER), 0, 0, KEEL_U64(1) << KEEL_F1_CLOCK_PAGE);
+KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) |
+			 KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(CRASH) | KEEL_NEEDS(AS) | KEEL_NEEDS(USER),
+		 0, 0, KEEL_U64(1) << KEEL_F1_CLOCK_PAGE);
 
-#define WANTED0 (KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) |	\
-		 KEEL_NEEDS(EVENT) | KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(CRASH) |	\
-		 KEEL_NEEDS(AS) | KEEL_NEEDS(USER))
+#define WANTED0                                                                                         \
+	(KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) | \
+	 KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(CRASH) | KEEL_NEEDS(AS) | KEEL_NEEDS(USER))
 #define WANTED1 (KEEL_U64(1) << KEEL_F1_CLOCK_PAGE)
 
 #define ARGS_MAX 256
@@ -132,7 +132,9 @@ asmlinkage void __init keel_linux_start(const struct keel_start *start)
 	keel_start = start;
 	if (keel_start_check(start, SIZE_MAX))
 		keel_die("the start info is not well-formed");
-	keel_must(keel_base_accept(0, WANTED0), "base_accept");
+	keel_must(keel_base_accept(0,
+				   WANTED0 | (keel_must(keel_base_features(0), "base_features") & KEEL_NEEDS(STATS))),
+		  "base_accept");
 	if (keel_must(keel_base_features(1), "base_features") & WANTED1)
 		keel_must(keel_base_accept(1, WANTED1), "base_accept");
 	keel_must(keel_base_freeze(), "base_freeze");
@@ -160,10 +162,9 @@ void os_check_bugs(void)
 void get_host_cpu_features(void (*flags_helper)(char *line), void (*cache_helper)(char *line))
 {
 	/* A feature of each word in keel_cpu_info stands for the word. */
-	static const u16 leaf[] = { X86_FEATURE_XMM3 / 32, X86_FEATURE_FPU / 32, X86_FEATURE_FSGSBASE / 32,
-				    X86_FEATURE_AVX512VBMI / 32, X86_FEATURE_MD_CLEAR / 32,
-				    X86_FEATURE_LAHF_LM / 32, X86_FEATURE_SYSCALL / 32,
-				    X86_FEATURE_AVX_VNNI / 32 };
+	static const u16 leaf[] = { X86_FEATURE_XMM3 / 32,	 X86_FEATURE_FPU / 32,	    X86_FEATURE_FSGSBASE / 32,
+				    X86_FEATURE_AVX512VBMI / 32, X86_FEATURE_MD_CLEAR / 32, X86_FEATURE_LAHF_LM / 32,
+				    X86_FEATURE_SYSCALL / 32,	 X86_FEATURE_AVX_VNNI / 32 };
 	const struct keel_cpu_info *cpu = keel_start_cpu(keel_start);
 	unsigned int i;
 

@@ -563,7 +563,7 @@ void userspace(struct uml_pt_regs *regs, unsigned long *aux_fp_regs)
 		ret = keel_user_enter(space(pid), keel_gpa_of(&context), 0);
 		if (ret.status) {
 			unblock_signals();
-			printk(KERN_ERR "user_enter: %lld\n", ret.status);
+			pr_warn_ratelimited("%s: user_enter: %lld\n", current->comm, ret.status);
 			force_sig(SIGSEGV);
 			interrupt_end();
 			continue;

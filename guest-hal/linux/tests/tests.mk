@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: MIT
+# User space that nobody here wrote, on Linux on Keel.
+
+LINUX_TESTS := $(LINUX)/tests
+LINUX_USER := $(LINUX_O)/user
+
+# Static, and never instrumented: it runs in a guest, and on the host to see that it expects nothing of ours.
+$(LINUX_USER)/selftest: $(LINUX_TESTS)/selftest.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=gnu11 -O2 $(WARNINGS) -static -o $@ $< -lpthread -lutil
+
+$(LINUX_USER)/root.cpio.gz: $(LINUX_TESTS)/mkroot.sh $(LINUX_TESTS)/init $(wildcard $(LINUX_TESTS)/suites/*) $(LINUX_USER)/selftest
+	$(Q)$(LINUX_TESTS)/mkroot.sh $(LINUX_USER) $(LINUX_USER)/selftest
+
+CHECK_STAGES += linux-user
+CHECK_LONG_STAGES += linux-user-long
+CHECK_SECONDS_linux-user := 900
+CHECK_SECONDS_linux-user-long := 7200
+
+.PHONY: check-linux-user check-linux-user-long
+check-linux-user check-linux-user-long: check-%: $(O)/keel $(LINUX_O)/vmlinux $(LINUX_USER)/root.cpio.gz
+check-linux-user:
+	$(Q)$(LINUX_USER)/selftest
+	$(Q)SUITE_SECONDS=240 $(LINUX_TESTS)/user.sh $(O)/keel $(LINUX_O)/vmlinux $(LINUX_USER)/root.cpio.gz linux-user \
+		selftest programs python stress:10
+
+check-linux-user-long:
+	$(Q)SUITE_SECONDS=3600 $(LINUX_TESTS)/user.sh $(O)/keel $(LINUX_O)/vmlinux $(LINUX_USER)/root.cpio.gz linux-user-long \
+		stress:300
