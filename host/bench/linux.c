@@ -118,7 +118,7 @@ static double run(char *const argv[], double (*to)[THINGS])
 	posix_spawn_file_actions_adddup2(&fa, out[1], 1);
 	posix_spawn_file_actions_adddup2(&fa, out[1], 2);
 	if (posix_spawn(&pid, argv[0], &fa, NULL, argv, environ))
-		die("%s does not run", argv[0]);
+		die("%s does not run; user-mode-linux is a package of .ci/packages", argv[0]);
 	posix_spawn_file_actions_destroy(&fa);
 	close(out[1]);
 	f = fdopen(out[0], "r");
