@@ -158,6 +158,11 @@ IGNORE_OTHERS=$IGNORE_OTHERS,COMPLEX_MACRO,BRACKET_SPACE,MULTISTATEMENT_MACRO_US
 IGNORE_OTHERS=$IGNORE_OTHERS,AVOID_EXTERNS,WEAK_DECLARATION,EMBEDDED_FUNCTION_NAME,ENOSYS
 IGNORE_OTHERS=$IGNORE_OTHERS,SUSPECT_COMMA_SEMICOLON,STATIC_CONST
 
+# In the Linux port, which has no other place for what arch/um declares nowhere and calls by a C library's names:
+#   AVOID_EXTERNS, ENOSYS, CONSIDER_KSTRTO
+#   LINE_SPACING	misread: VMA_ITERATOR() is a declaration
+IGNORE_PORT=AVOID_EXTERNS,ENOSYS,CONSIDER_KSTRTO,LINE_SPACING
+
 # checkpatch OPTION...: over the files listed in $work/files, all of which it must say it has read
 checkpatch() {
 	tree=$("$host/kernel.sh" source "$out/cache") || return
@@ -183,8 +188,13 @@ suites_style() {
 
 others_style() {
 	find abi/include libhypercall/include libhypercall/src guest-hal host kunit-tests/testhost/kvmcheck.c \
-		\( -path host/tests -o -path host/bench -o -path guest-hal/linux/tests \) -prune -o -name '*.[ch]' -print >"$work/files"
+		\( -path host/tests -o -path host/bench -o -path guest-hal/linux \) -prune -o -name '*.[ch]' -print >"$work/files"
 	checkpatch --ignore "$IGNORE_OTHERS"
+}
+
+port_style() {
+	find guest-hal/linux/um guest-hal/linux/drivers -name '*.[ch]' >"$work/files"
+	checkpatch --ignore "$IGNORE_PORT"
 }
 
 bad_style() {
@@ -194,12 +204,13 @@ bad_style() {
 }
 
 check_checkpatch() {
-	plan 3
+	plan 4
 	# The ABI's types, with the address space that may follow one: checkpatch takes patterns.
 	printf '%s\n' 'keel_[us](?:8|16|32|64)(?:\s+__pvshared)?' 'keel_(?:gpa|port|as)_t' \
 		'(?:void|struct\s+keel_\w+)\s+__pvshared' mret >"$work/typedefs"
 	must "suites, strictly" suites_style
 	must "ABI, library, HAL, host" others_style
+	must "the Linux port" port_style
 	refuses "badly styled code is refused" "ERROR:SPACING" bad_style
 }
 

@@ -24,6 +24,6 @@ CHECK_STAGES += linux
 CHECK_SECONDS_linux := 1500
 .PHONY: check-linux
 check-linux: $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz $(O)/keel
-	$(Q)$(LINUX)/test-linux.sh $(O)/check-linux $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz
+	$(Q)O=$(O) $(LINUX)/test-linux.sh $(O)/check-linux $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz
 
 include $(LINUX)/tests/tests.mk

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 #
 # test-linux.sh OUT KEEL VMLINUX ROOT	Linux boots and behaves, on ring3, told in KTAP
+# O in the environment is the build directory, for looking at the port's sources.
 # The checks are functions handed to check, which shellcheck cannot see:
 # shellcheck disable=SC2317
 set -u
@@ -71,6 +72,12 @@ await()
 		}
 		sleep 0.1
 	done
+}
+
+# As the kernel's own make compiles each file.
+sparse()
+{
+	"$here/build.sh" "$O" sparse
 }
 
 # Instructions that enter another kernel: none in the code that runs as this one. .syscall_stub is arch/um's, for
@@ -236,7 +243,8 @@ idles()
 }
 
 echo "KTAP version 1"
-echo "1..11"
+echo "1..12"
+check "sparse finds nothing in the port" sparse
 check "no system call in the kernel's code" no_system_calls
 check "segments" segments
 
