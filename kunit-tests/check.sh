@@ -9,6 +9,12 @@
 #	test-modules  modules and programs work on Debian's stock kernel under QEMU;
 #		      SEED=N repeats the suites' random sequences, SCALE=N divides the
 #		      rounds of the conformance suite's stress tests (200)
+#	kunit PROGRAM MUTANTS VMLINUX
+#		      the suites as a program and in the port's kernel, and that they notice
+#		      the faults of mutants.csv; SEED=N as above
+#	port VMLINUX  the suites in the port's kernel alone
+#	port-mutants VMLINUX
+#		      the faults of mutants.csv in a port's kernel built with KEEL_MUTANTS=1
 #	testhost JOB...	jobs of testhost/jobs, beside each other, each on a machine of its own
 #
 # The checks are functions handed to must and refuses, which shellcheck cannot see:
@@ -182,12 +188,12 @@ checkpatch() {
 }
 
 suites_style() {
-	{ echo Kbuild && find kunit-tests -name '*.[ch]' ! -name kvmcheck.c; } >"$work/files"
+	{ echo Kbuild && find kunit-tests -name '*.[ch]' ! -name kvmcheck.c ! -name 'program.[ch]'; } >"$work/files"
 	checkpatch --strict --ignore "$IGNORE_SUITES"
 }
 
 others_style() {
-	find abi/include libhypercall/include libhypercall/src guest-hal host kunit-tests/testhost/kvmcheck.c \
+	find abi/include libhypercall/include libhypercall/src guest-hal host kunit-tests/testhost/kvmcheck.c kunit-tests/program.[ch] \
 		\( -path host/tests -o -path host/bench -o -path guest-hal/linux \) -prune -o -name '*.[ch]' -print >"$work/files"
 	checkpatch --ignore "$IGNORE_OTHERS"
 }
@@ -214,6 +220,138 @@ check_checkpatch() {
 	refuses "badly styled code is refused" "ERROR:SPACING" bad_style
 }
 
+# cases LOG: SUITE:CASE and SUITE:CASE:PARAMETER of each result in KUnit's KTAP, however it is wrapped
+cases() {
+	sed 's/\r$//; s/^@keel | //' "$1" | awk '
+		/^ *# Subtest: / {
+			level = match($0, /#/) > 5
+			name[level] = $3
+		}
+		/^ *(not )?ok [0-9]+ / {
+			depth = match($0, /[no]/) - 1
+			text = $0
+			sub(/^ *(not )?ok [0-9]+ /, "", text)
+			sub(/ # .*/, "", text)
+			if (depth == 4)
+				print name[0] ":" text
+			else if (depth == 8)
+				print name[0] ":" name[1] ":" text
+		}' | sort
+}
+
+# same LOG LOG: the same cases in both, and some
+same() {
+	cases "$1" >"$work/cases1"
+	cases "$2" >"$work/cases2"
+	[ -s "$work/cases1" ] || echo "no case has run"
+	diff "$work/cases1" "$work/cases2" && [ -s "$work/cases1" ]
+}
+
+# A list that lacks a case, or a parameter, is another list.
+other_lists_differ() {
+	for script in '0,/^    ok 2 /{/^    ok 2 /d}' '0,/^        ok 2 /{/^        ok 2 /d}' 's/^\( *# Subtest: keel_\)set/\1sets/' d; do
+		sed "$script" "$1" >"$work/other"
+		if same "$work/other" "$1" >"$work/difference"; then
+			echo "the lists are said to be the same after: $script"
+			return 1
+		fi
+	done
+}
+
+# group STATUS NAME LOG: a result with the KTAP of a log that reports by itself
+group() {
+	sed 's/^/    /' "$3"
+	grep -q '^ok ' "$3" || set -- 1 "$2"
+	result "$1" "$2"
+}
+
+program() {
+	"$@" >"$work/program" 2>&1 </dev/null
+}
+
+# Boot the port without a user space: it powers off behind the place where suites run. KTAP is not indented
+# there and everything else is a kernel message.
+boot_port() {
+	image=$1
+	shift
+	timeout 120 "$out/keel" run --backend ring3 --core none --mem 128M "$image" --cmdline "printk.time=0 kunit_shutdown=poweroff $*" \
+		</dev/null >"$work/console" 2>&1
+	status=$?
+	tr -d '\r' <"$work/console" | awk '
+		/^ *(KTAP version|1\.\.|ok [0-9]|not ok [0-9]|# )/ { print; next }
+		{ print "# " $0 }' >"$work/port"
+	if [ $status != 0 ]; then
+		echo "keel run ended with $status"
+	elif grep -nE 'Oops|BUG:|WARNING:|Call Trace|stall|lockup|Kernel panic' "$work/console"; then
+		status=1
+	fi
+	return $status
+}
+
+port() {
+	suites=$(cd kunit-tests && echo *_test.c | sed 's/\.c//g')
+	boot_port "$1" kunit.enable=1 "$(for s in $suites; do printf '%s.seed=%s ' "$s" "${SEED:-0}"; done)" >"$work/said" || return
+	sed -n 's/^1\.\.//p' "$work/port" >"$work/planned"
+	grep -c '^ok [0-9]' "$work/port" | cmp -s "$work/planned" - || {
+		echo "not all of the suites have passed" >"$work/said"
+		return 1
+	}
+}
+
+# Nobody waits for tests who has not asked for them.
+not_unless_asked() {
+	boot_port "$1" || return
+	grep -q 'kunit: disabled' "$work/console" && ! grep -q 'Subtest' "$work/console" || {
+		cat "$work/console"
+		return 1
+	}
+}
+
+# fault RUN...: of what RUN prints for the faults in stdin, the named case must be "not ok"
+faults() {
+	grep -v '^#\|^n,' kunit-tests/mutants.csv >"$work/mutants"
+	count=0
+	plan $(($(wc -l <"$work/mutants") + 1))
+	: >"$work/said"
+	"$@" 0 >"$work/tap" 2>&1
+	status=$?
+	! grep -q '^ *not ok' "$work/tap" || status=1
+	while IFS=, read -r n what where case; do
+		grep -q "^    ok [0-9]* ${case#*:}\$" "$work/tap" || status=1
+	done <"$work/mutants"
+	[ $status = 0 ] || cp "$work/tap" "$work/said"
+	result $status "every named case passes without a fault"
+	while IFS=, read -r n what where case; do
+		"$@" "$n" "${case%%:*}" >"$work/tap" 2>&1 </dev/null
+		grep -q "^    not ok [0-9]* ${case#*:}\$" "$work/tap"
+		status=$?
+		[ $status = 0 ] || cp "$work/tap" "$work/said"
+		result $status "fault $n ($what, $where) is found by $case"
+	done <"$work/mutants"
+}
+
+mutant_program() {
+	MUTANT=$2 "$1" ${3:+"$3"}
+}
+
+mutant_port() {
+	boot_port "$1" kunit.enable=1 "keel_mutant=$2" ${3:+"kunit.filter_glob=$3"}
+	cat "$work/port"
+}
+
+check_kunit() {
+	plan 6
+	program "$1"
+	group $? "as a program" "$work/program"
+	port "$3"
+	group $? "in the port's kernel" "$work/port"
+	must "program and port run the same cases" same "$work/program" "$work/port"
+	must "lists that differ are seen to differ" other_lists_differ "$work/program"
+	must "no suite runs in the port unless asked for" not_unless_asked "$3"
+	(faults mutant_program "$2") >"$work/faults"
+	group $? "planted faults" "$work/faults"
+}
+
 # The suites, then the ring3 backend on the stock kernel, where interpreted code is slow.
 #
 # Without SMAP: QEMU 7.2 does an iret at CPL 3, by which ring3's sandboxed process
@@ -235,8 +373,12 @@ check_test_modules() {
 		echo "unload kunit"
 		grep '^[^#]' $host/jobs/ring3
 	} >"$work/test-modules"
-	$host/run.sh "$work/test-modules" "$out" && judge_the_judge "$out/testhost/test-modules"
-	exit $?
+	program "$out/kunit/suites"
+	$host/run.sh "$work/test-modules" "$out" && judge_the_judge "$out/testhost/test-modules" || exit 1
+	# The suites alone: what else ran there reports in KTAP too.
+	sed '/@keel begin unload/,$d' "$out/testhost/test-modules/serial.log" >"$work/suites"
+	plan 1
+	must "modules and program run the same cases" same "$work/program" "$work/suites"
 }
 
 # The subset is what it says it is: names of tests, and enough of them.
@@ -322,6 +464,13 @@ modules) check_modules ;;
 sparse) check_sparse ;;
 checkpatch) check_checkpatch ;;
 test-modules) check_test_modules ;;
+kunit) check_kunit "$@" ;;
+port)
+	plan 1
+	port "$1"
+	group $? "in the port's kernel" "$work/port"
+	;;
+port-mutants) faults mutant_port "$1" ;;
 testhost) check_testhost "$@" ;;
 *)
 	echo "check.sh: no stage $stage" >&2

@@ -9,6 +9,7 @@
 #	vmlinux		the image
 #
 # build.sh OUT sparse: the port's files through sparse, as the kernel's make does it
+# build.sh OUT mutants: vmlinux, and vmlinux-mutants, in which keel_mutant=N on the command line breaks something
 #
 # In the environment: V=1 shows the commands.
 set -eu
@@ -56,11 +57,12 @@ link_port()
 {
 	os=$src/arch/um/os-Keel
 	rm -rf "$os"
-	mkdir -p "$os/hypercall"
+	mkdir -p "$os/hypercall" "$os/kunit"
 	ln -sfn "$port/um/Makefile-os-Keel" "$src/arch/um/Makefile-os-Keel"
 	ln -sfn "$port/um/x86" "$src/arch/x86/um/os-Keel"
 	ln -s "$port"/um/os/* "$port"/drivers/*.c "$os"
 	ln -s "$port"/um/hypercall/* "$keel"/libhypercall/src/*.[chS] "$os/hypercall"
+	ln -s "$port"/um/kunit/* "$keel"/kunit-tests/*_test.c "$os/kunit"
 }
 
 # Our make's flags are not for the kernel's.
@@ -75,7 +77,8 @@ kmake()
 # A line of the fragment that did not take is an error: it says what the port relies on.
 configure()
 {
-	fragment=$port/um/keel.config
+	fragment=$out/keel.config
+	cat "$port/um/keel.config" "$keel/kunit-tests/.kunitconfig" >"$fragment"
 	! cmp -s "$fragment" "$obj/.keel.config" || return 0
 	mkdir -p "$obj"
 	kmake -s "KCONFIG_ALLCONFIG=$fragment" allnoconfig >"$log" 2>&1 || {
@@ -129,9 +132,28 @@ build()
 			die "the kernel was not built; all of it is in $log"
 		}
 	fi
-	cp "$obj/vmlinux" "$out/vmlinux.new"
-	"$out/mkimage" "$out/vmlinux.new"
-	mv "$out/vmlinux.new" "$out/vmlinux"
+	image "$obj" vmlinux
+}
+
+# image OBJ NAME: what the host runs, from a build directory
+image()
+{
+	cp "$1/vmlinux" "$out/$2.new"
+	"$out/mkimage" "$out/$2.new"
+	mv "$out/$2.new" "$out/$2"
+}
+
+# The same kernel but for the shared C, which is compiled with the faults of kunit-tests/mutants.csv.
+mutants()
+{
+	rm -rf "$obj.mutants"
+	cp -a "$obj" "$obj.mutants"
+	kmake "O=$obj.mutants" KEEL_MUTANTS=1 vmlinux >"$log" 2>&1 || {
+		tail -n 20 "$log" >&2
+		die "the kernel with planted faults was not built; all of it is in $log"
+	}
+	image "$obj.mutants" vmlinux-mutants
+	rm -rf "$obj.mutants"
 }
 
 mkdir -p "$out"
@@ -143,6 +165,7 @@ link_port
 configure
 case ${2-} in
 '') build ;;
+mutants) build && mutants ;;
 # What assembly and the linker refer to has no declaration.
 sparse) kmake -s -k C=2 CF="-D__CHECK_ENDIAN__ -Wsparse-error -Wno-decl" arch/um/os-Keel/ ;;
 *) die "there is no '$2'" ;;

@@ -12,7 +12,8 @@ $(LINUX_O)/mkimage: $(LINUX)/um/mkimage.c
 	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $<
 
 # The kernel's make knows better what to do, but takes seconds to find that there is nothing.
-LINUX_PORT := $(shell find $(LINUX)/um $(LINUX)/drivers libhypercall/src libhypercall/include abi/include -type f) abi/hypercalls.def
+LINUX_PORT := $(shell find $(LINUX)/um $(LINUX)/drivers libhypercall/src libhypercall/include abi/include -type f) \
+	abi/hypercalls.def $(wildcard kunit-tests/*_test.c kunit-tests/keel_test.h) kunit-tests/.kunitconfig
 $(LINUX_O)/vmlinux: $(LINUX)/build.sh $(LINUX_O)/mkimage $(LINUX_PORT)
 	$(Q)V=$(V) $(LINUX)/build.sh $(O)
 
