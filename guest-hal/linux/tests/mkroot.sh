@@ -68,7 +68,8 @@ for m in _dbm readline _curses _curses_panel nis _sqlite3 _ssl; do
 done
 t=../all/usr/lib/python3.11/test
 mkdir -p usr/lib/python3.11/test
-cp -r $t/support $t/*_tests.py $t/*tester.py $t/__init__.py $t/*.txt $t/*.pck $t/subprocessdata $t/fork_wait.py $t/test_grammar.py usr/lib/python3.11/test/
+cp -r $t/support $t/*_tests.py $t/*tester.py $t/__init__.py $t/*.txt $t/*.pck $t/subprocessdata $t/fork_wait.py \
+	$t/test_grammar.py $t/ann_module*.py $t/typinganndata usr/lib/python3.11/test/
 for m in $python_tests; do
 	cp -r "$t/$m.py" usr/lib/python3.11/test/
 done

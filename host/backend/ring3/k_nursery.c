@@ -203,6 +203,8 @@ static void gone(unsigned int pair)
 
 static void died(int pid)
 {
+	int status;
+
 	children--;
 	for (unsigned int p = 0; p < U_PAIRS; p++) {
 		if (child[p].u && !child[p].m)
@@ -211,11 +213,15 @@ static void died(int pid)
 			continue;
 		if (child[p].u == pid) {
 			child[p].u = 0;
-			if (child[p].m > 1)
+			/* M answers to the last: there is no end of the pair before its own. */
+			if (child[p].m > 1) {
 				sys2(__NR_kill, child[p].m, SIGKILL);
+				if (sys4(__NR_wait4, (uint64_t)child[p].m, (uint64_t)&status, __WALL, 0) == child[p].m)
+					children--;
+				child[p].m = 0;
+			}
 			gone(p);
 		} else {
-			/* After U it is no news: K may have asked for the next one already. */
 			child[p].m = 0;
 			if (child[p].u)
 				sys2(__NR_kill, child[p].u, SIGKILL);

@@ -574,6 +574,8 @@ static bool make_process(struct mvcpu *v, struct pair *p)
 		} else if (state == U_LIVE || (state == U_DEAD && wanted)) {
 			break;
 		} else if (state == U_NONE || state == U_DEAD) {
+			/* An answer that M still owed when it was killed: the next one would be waited for in its place. */
+			m_idle(v, p);
 			for (uint32_t i = 0; i < v->mon->vcpus; i++)
 				clear(u_slot(n, i), U_ALT_OFF);
 			c->seq = 0;
