@@ -26,4 +26,4 @@ check-linux-user:
 
 check-linux-user-long:
 	$(Q)SUITE_SECONDS=3600 $(LINUX_TESTS)/user.sh $(O)/keel $(LINUX_O)/vmlinux $(LINUX_USER)/root.cpio.gz linux-user-long \
-		stress:300
+		stress:300 python:long
