@@ -10,7 +10,7 @@ set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 dir=$1
-selftest=$2
+selftest=$(realpath "$2")
 mkdir -p "$dir/debs"
 dir=$(cd "$dir" && pwd)
 
