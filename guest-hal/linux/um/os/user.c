@@ -30,17 +30,17 @@
 #define XSTATE_LEGACY 3
 #define SPACES_MAX 4096
 #define EFLAGS_TF 0x100
-#define AHEAD_MAX 64 /* pages */
+#define AHEAD_MAX 64  /* pages */
 #define AHEAD_FILES 8 /* mappings of files */
-#define AROUND 16 /* pages around a fault; a power of two */
+#define AROUND 16     /* pages around a fault; a power of two */
 
 int userspace_pid[NR_CPUS];
 
 static struct {
-	u64 handle;   /* 0 = none */
-	bool touched; /* something was mapped in it */
-	bool gaps;    /* pages that Linux has and that have no right are not mapped */
-	bool broken;  /* an update failed */
+	u64 handle;	  /* 0 = none */
+	bool touched;	  /* something was mapped in it */
+	bool gaps;	  /* pages that Linux has and that have no right are not mapped */
+	bool broken;	  /* an update failed */
 } spaces[SPACES_MAX + 2]; /* by pid */
 
 static keel_as_t space(int pid)
@@ -304,11 +304,13 @@ static void write_ahead(const struct uml_pt_regs *regs, enum side side)
 	VMA_ITERATOR(vmi, mm, 0);
 
 	mmap_read_lock(mm);
-	for_each_vma(vmi, vma) {
+	for_each_vma(vmi, vma)
+	{
 		unsigned long addr = vma->vm_start;
 		bool data = side == PROGRAM && addr < mm->brk && vma->vm_end > mm->start_data;
 
-		if (side != PARENT && !(vma->vm_flags & VM_WRITE) && vma->vm_ops && vma->vm_ops->map_pages && files < AHEAD_FILES)
+		if (side != PARENT && !(vma->vm_flags & VM_WRITE) && vma->vm_ops && vma->vm_ops->map_pages &&
+		    files < AHEAD_FILES)
 			file[files++] = addr;
 		if (!few || (vma->vm_flags & (VM_WRITE | VM_SHARED)) != VM_WRITE)
 			continue;
