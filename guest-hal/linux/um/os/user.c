@@ -304,8 +304,7 @@ static void write_ahead(const struct uml_pt_regs *regs, enum side side)
 	VMA_ITERATOR(vmi, mm, 0);
 
 	mmap_read_lock(mm);
-	for_each_vma(vmi, vma)
-	{
+	for_each_vma(vmi, vma) {
 		unsigned long addr = vma->vm_start;
 		bool data = side == PROGRAM && addr < mm->brk && vma->vm_end > mm->start_data;
 
