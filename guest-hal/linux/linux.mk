@@ -21,10 +21,25 @@ $(LINUX_O)/root.cpio.gz: $(LINUX)/root/mkroot.sh $(LINUX)/root/init
 	@mkdir -p $(@D)
 	$(Q)$(LINUX)/root/mkroot.sh $@
 
-CHECK_STAGES += linux
-CHECK_SECONDS_linux := 1500
-.PHONY: check-linux
-check-linux: $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz $(O)/keel
-	$(Q)O=$(O) $(LINUX)/test-linux.sh $(O)/check-linux $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/root.cpio.gz
+# What its tests boot into.
+LINUX_BOOT_FILES := $(addprefix $(LINUX)/tests/,boot idle reboot)
+$(LINUX_O)/test.cpio.gz: $(LINUX)/root/mkroot.sh $(LINUX)/root/init $(LINUX_BOOT_FILES)
+	@mkdir -p $(@D)
+	$(Q)$(LINUX)/root/mkroot.sh $@ $(LINUX_BOOT_FILES)
 
-include $(LINUX)/tests/tests.mk
+$(LINUX_O)/vmlinux.sha256: $(LINUX_O)/vmlinux
+	$(Q)sha256sum $< | cut -d ' ' -f 1 >$@
+
+# The first of these stages builds the kernel.
+CHECK_STAGES += linux linux-npt linux-ring3
+CHECK_SECONDS_linux := 1500
+CHECK_SECONDS_linux-npt := 450
+CHECK_SECONDS_linux-ring3 := 450
+LINUX_BOOTS := $(addprefix $(LINUX_O)/,vmlinux vmlinux.sha256 test.cpio.gz) $(O)/keel
+.PHONY: check-linux check-linux-npt check-linux-ring3
+check-linux: $(LINUX_BOOTS)
+	$(Q)O=$(O) $(LINUX)/test-linux.sh $(O)/check-linux $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/test.cpio.gz
+
+# The same image, on the test host.
+check-linux-npt check-linux-ring3: check-linux-%: $(LINUX_BOOTS) $(O)/testhost/kvmcheck
+	$(Q)kunit-tests/testhost/run.sh $(LINUX)/$*.job $(O) linux-$*

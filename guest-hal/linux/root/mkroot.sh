@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# mkroot.sh OUT: the initramfs of Linux on Keel, from Debian's busybox-static and ./init
+# mkroot.sh OUT [FILE...]: the initramfs of Linux on Keel, from Debian's busybox-static and ./init; FILEs go to /test
 set -eu
 
 die()
@@ -10,7 +10,8 @@ die()
 	exit 1
 }
 
-out=${1:?usage: mkroot.sh OUT}
+out=${1:?usage: mkroot.sh OUT [FILE...]}
+shift
 for tool in busybox cpio gzip; do
 	command -v $tool >/dev/null || die "$tool is not installed"
 done
@@ -21,9 +22,11 @@ root=$(mktemp -d)
 trap 'rm -rf "$root" "$out.new"' EXIT
 trap 'exit 1' HUP INT TERM
 
-mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/proc" "$root/root" "$root/sbin" "$root/sys" "$root/tmp" "$root/usr/bin"
+mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/proc" "$root/root" "$root/sbin" "$root/sys" "$root/test" "$root/tmp" \
+	"$root/usr/bin"
 cp "$busybox" "$root/bin/busybox"
 cp "$(dirname "$0")/init" "$root/init"
+[ $# -eq 0 ] || cp "$@" "$root/test"
 for applet in $("$busybox" --list); do
 	[ "$applet" = busybox ] || ln -s busybox "$root/bin/$applet"
 done
