@@ -94,7 +94,7 @@ submake = $(MAKE) --no-print-directory -j$(shell nproc) $(overrides)
 stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s))))
 run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/$@
 STAGES ?= $(CHECK_STAGES)
-CHECK_DEADLINE := 2680
+CHECK_DEADLINE := 3300
 
 check: $(O)/ci/watchdog ## Every gate, bounded tests (STAGES="a b" for some of them)
 	$(run_stages) $(CHECK_DEADLINE) "$(submake)" $(call stages,$(STAGES))

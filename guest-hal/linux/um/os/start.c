@@ -174,6 +174,7 @@ void get_host_cpu_features(void (*flags_helper)(char *line), void (*cache_helper
 		if (cpu->cpuid[i / 32] >> (i % 32) & 1 && cap < 32 * NCAPINTS)
 			set_cpu_cap(&boot_cpu_data, cap);
 	}
+	elf_aux_hwcap = cpu->cpuid[1]; /* leaf 1 edx, as on a PC */
 	cache_helper("cache_alignment : 64");
 }
 
