@@ -86,10 +86,12 @@ static int send_batch(void)
 /* The batch is this space's. An error is about another's, which is not run any more. */
 static void collect(int pid)
 {
-	if (batch_pid == pid)
+	int other = batch_pid;
+
+	if (other == pid)
 		return;
-	if (batch_pid && send_batch())
-		spaces[batch_pid].broken = true;
+	if (other && send_batch())
+		spaces[other].broken = true;
 	keel_batch_init(&batch, records, keel_gpa_of(records), ARRAY_SIZE(records), space(pid), submit, NULL);
 	batch_pid = pid;
 	spaces[pid].touched = true;
@@ -263,8 +265,7 @@ static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
 
 			start = max(addr & PMD_MASK, vma->vm_start);
 			end = min((addr & PMD_MASK) + PMD_SIZE, vma->vm_end);
-			vmf.vma->vm_ops->map_pages(&vmf, linear_page_index(vma, start),
-						   linear_page_index(vma, end) - 1);
+			vma->vm_ops->map_pages(&vmf, linear_page_index(vma, start), linear_page_index(vma, end) - 1);
 		}
 		mmap_read_unlock(mm);
 	}
@@ -275,10 +276,11 @@ static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
 static void write_to(unsigned long addr)
 {
 	struct mm_struct *mm = current->mm;
-	pte_t *pte = virt_to_pte(mm, addr);
+	pte_t *pte;
 
 	if (addr < KEEL_VA_MIN || addr >= TASK_SIZE)
 		return;
+	pte = virt_to_pte(mm, addr);
 	if (!pte || !pte_present(*pte) || !pte_write(*pte))
 		fault_in_safe_writeable((const char __user *)addr, 1);
 	addr &= PAGE_MASK;
