@@ -43,3 +43,5 @@ check-linux: $(LINUX_BOOTS)
 # The same image, on the test host.
 check-linux-npt check-linux-ring3: check-linux-%: $(LINUX_BOOTS) $(O)/testhost/kvmcheck
 	$(Q)kunit-tests/testhost/run.sh $(LINUX)/$*.job $(O) linux-$*
+
+include $(LINUX)/tests/tests.mk
