@@ -115,6 +115,17 @@ static void add_unmap(int pid, unsigned long addr, unsigned long len)
 	keel_batch_unmap(&batch, addr, end - addr);
 }
 
+/*
+ * What tlb.c flushes goes at once. Putting it off until the space is entered is a third
+ * of the calls, and makes a program with threads that forks see pages of its child's:
+ * why is not understood, so it is not done.
+ */
+static void send_now(int pid)
+{
+	if (batch_pid && send_batch())
+		spaces[pid].broken = true;
+}
+
 /* Address spaces */
 
 int start_userspace(unsigned long stub_stack)
@@ -170,6 +181,7 @@ int map(struct mm_id *id, unsigned long virt, unsigned long len, int prot, int p
 		spaces[id->u.pid].gaps = true;
 		add_unmap(id->u.pid, virt, len);
 	}
+	send_now(id->u.pid);
 	return 0;
 }
 
@@ -177,6 +189,7 @@ int unmap(struct mm_id *id, unsigned long addr, unsigned long len, int done, voi
 {
 	if (!dying(id))
 		add_unmap(id->u.pid, addr, len);
+	send_now(id->u.pid);
 	return 0;
 }
 
@@ -201,6 +214,7 @@ int protect(struct mm_id *id, unsigned long addr, unsigned long len, unsigned in
 				add_map(pid, addr, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, prot);
 		}
 	}
+	send_now(id->u.pid);
 	return 0;
 }
 
