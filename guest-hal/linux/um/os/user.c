@@ -49,11 +49,9 @@ static keel_as_t space(int pid)
 }
 
 /*
- * Updates. One vCPU runs either the kernel or user code, so what changes in a user's
- * space has time until that space is entered: all of it collects in one batch, however
- * many flushes it comes from, and goes to the host then, or when another space has
- * something or the batch is full. A space that is not entered again takes its updates
- * with it.
+ * Updates collect in a batch, which goes to the host when the kernel flushes
+ * (send_now()), when its space is entered, when another space has something, or when it
+ * is full. A space that is not entered again takes what is left with it.
  */
 static struct keel_mmu_record records[64] __aligned(8);
 static struct keel_batch batch;
