@@ -842,6 +842,81 @@ KEEL_TEST("USER-018", user_changes_in_force, "KEEL-USER-20 KEEL-USER-12 KEEL-MMU
 	}
 }
 
+/*
+ * Several batches between two entries, pages changing places within one. What user
+ * code has cached of such a space may be brought up to date late, but not too late.
+ */
+KEEL_TEST("USER-037", user_changes_between, "KEEL-USER-20 KEEL-USER-12 KEEL-MMU-04", "neg ext=6 timeout=60", 0)
+{
+	enum { PAGES = 14, APART = 3 * 4096, BACKING = 64 };
+	static struct keel_mmu_record recs[2 * PAGES] __attribute__((aligned(32)));
+	u64 model[PAGES] = { 0 };
+
+	ku_needed();
+	as = ku_make(KU_GPA, KU(access));
+	for (u64 i = 0; i < BACKING; i++)
+		*(u64 *)kt_ram(G0 + i * 4096) = i * 3;
+	for (u64 round = 0; round < 600 / kt_scale + 100 && !kt_fails; round++) {
+		u64 first = kt_random_below(2) ? PAGES - 1 : kt_random_below(PAGES), until;
+
+		for (u64 i = 0; i < PAGES; i++)
+			if (model[i])
+				MAY(UVA + i * APART, READ);
+		/* Long enough for whatever ran it to go to sleep, or not. */
+		for (until = kt_now() + kt_random_below(4) * MS / 10; kt_now() < until;)
+			;
+		for (u64 batches = 1 + kt_random_below(3); batches; batches--) {
+			u32 n = 0;
+
+			for (u64 i = 0; i < PAGES; i++) {
+				/* Replaced, the same in two steps, protected, unmapped, left alone; in every other round one of three. */
+				u64 kind = kt_random_below(round % 2 ? 3 : 5), va = UVA + i * APART;
+				u64 gpa = G0 + kt_random_below(BACKING) * 4096;
+				u16 prot = kt_random_below(2) ? KU_RW : KEEL_PROT_R;
+
+				if (kind == 1 || kind == 3) {
+					recs[n++] =
+						(struct keel_mmu_record){ .op = KEEL_MMU_UNMAP, .va = va, .len = 4096 };
+					model[i] = 0;
+				}
+				if (kind <= 1) {
+					recs[n++] = (struct keel_mmu_record){ KEEL_MMU_MAP, prot, 0, va, gpa, 4096 };
+					model[i] = gpa | prot;
+				}
+				if (kind == 2 && model[i]) {
+					recs[n++] = (struct keel_mmu_record){ KEEL_MMU_PROTECT, prot, 0, va, 0, 4096 };
+					model[i] = (model[i] & ~7ull) | prot;
+				}
+			}
+			OK_VALUE(HC(KEEL_CALL_MMU_BATCH, as, kt_gpa(recs), n), n);
+		}
+		for (u64 k = 0; k < PAGES && !kt_fails; k++) {
+			u64 i = (first + k) % PAGES, va = UVA + i * APART, *word = kt_ram(model[i] & ~7ull);
+			bool write = kt_random_below(2);
+
+			if (!model[i]) {
+				PF(va, write ? WRITE : READ, write ? KEEL_PF_W : 0);
+			} else if (!write) {
+				MAY(va, READ);
+				CHECK_EQ(c.u.rax, *word);
+			} else if (model[i] & KEEL_PROT_W) {
+				u64 old = *word;
+
+				MAY(va, WRITE);
+				CHECK_EQ(*(volatile u64 *)word, c.u.rax);
+				*word = old;
+			} else {
+				PF(va, WRITE, KEEL_PF_P | KEEL_PF_W);
+			}
+		}
+		/* Nothing was written to a page that had been taken away. */
+		for (u64 i = 0; i < BACKING; i++)
+			CHECK_EQ(*(volatile u64 *)kt_ram(G0 + i * 4096), i * 3);
+		if (kt_fails)
+			kt_note("round %lu", round);
+	}
+}
+
 KEEL_TEST("USER-019", user_many_pages, "KEEL-USER-12 KEEL-NORM-10", "ext=6 timeout=60", 0)
 {
 	u64 pieces = kt_scale > 100 ? 3000 : 40000;

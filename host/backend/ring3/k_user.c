@@ -716,6 +716,8 @@ static void refresh(struct mvcpu *v, struct pair *p, struct as *as, uint64_t va,
 		m_unmap(v, p, va, pages);
 	while (n) {
 		m_map(v, p, at, n, pte & PTE_ADDR, pte_cache_prot(pte), n <= POPULATE_MAX);
+		/* In place of what had to go: U may be awake, and looks at its turn before M is done. */
+		p->reduces |= reduced && !KEEL_BUG(49);
 		at += n * KEEL_PAGE_SIZE;
 		n = --*runs && at < end ? as_run(v->mon, as, &at, end, (end - at) / KEEL_PAGE_SIZE, &pte) : 0;
 	}

@@ -230,6 +230,7 @@ u_reset:
 	xorl	%esi, %esi
 	xorl	%edx, %edx
 	u_call
+	movl	$0, US_U_ASLEEP(%rbx)	/* it is awake; u_sleep may be where it came from */
 	jmp	u_wait
 
 /* Threads being born. The last steps of each are the same. */

@@ -49,9 +49,8 @@ static keel_as_t space(int pid)
 }
 
 /*
- * Updates collect in a batch, which goes to the host when the kernel flushes
- * (send_now()), when its space is entered, when another space has something, or when it
- * is full. A space that is not entered again takes what is left with it.
+ * Updates collect in a batch, which goes to the host when its space is
+ * entered, when another space has something, or when it is full. A space that is not entered again takes what is left with it.
  */
 static struct keel_mmu_record records[64] __aligned(8);
 static struct keel_batch batch;
@@ -113,17 +112,6 @@ static void add_unmap(int pid, unsigned long addr, unsigned long len)
 	keel_batch_unmap(&batch, addr, end - addr);
 }
 
-/*
- * What tlb.c flushes goes at once. Putting it off until the space is entered is a third
- * of the calls, and makes a program with threads that forks see pages of its child's:
- * why is not understood, so it is not done.
- */
-static void send_now(int pid)
-{
-	if (batch_pid && send_batch())
-		spaces[pid].broken = true;
-}
-
 /* Address spaces */
 
 int start_userspace(unsigned long stub_stack)
@@ -179,7 +167,6 @@ int map(struct mm_id *id, unsigned long virt, unsigned long len, int prot, int p
 		spaces[id->u.pid].gaps = true;
 		add_unmap(id->u.pid, virt, len);
 	}
-	send_now(id->u.pid);
 	return 0;
 }
 
@@ -187,7 +174,6 @@ int unmap(struct mm_id *id, unsigned long addr, unsigned long len, int done, voi
 {
 	if (!dying(id))
 		add_unmap(id->u.pid, addr, len);
-	send_now(id->u.pid);
 	return 0;
 }
 
@@ -212,7 +198,6 @@ int protect(struct mm_id *id, unsigned long addr, unsigned long len, unsigned in
 				add_map(pid, addr, pte_val(*pte) & PAGE_MASK, PAGE_SIZE, prot);
 		}
 	}
-	send_now(id->u.pid);
 	return 0;
 }
 
