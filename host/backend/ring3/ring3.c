@@ -29,7 +29,11 @@
 
 #define READY_TIMEOUT_S 10
 #define SPIN_ROUNDS 5000 /* 100 to 200 us of `pause`, by processor */
-#define USER_SPIN_ROUNDS 1500
+/*
+ * Longer than a wake-up between processors and user code's work between two calls
+ * together, or else neither side is awake when the other hands over.
+ */
+#define USER_SPIN_ROUNDS 6000
 #define YIELD_ROUNDS 200 /* rounds of sched_yield on a machine of one core */
 
 /* Serves one vCPU's remote calls. */
