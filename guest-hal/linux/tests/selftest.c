@@ -1950,6 +1950,7 @@ static void test_pty(void)
 			setpgid(0, 0);
 			tcsetpgrp(0, getpid());
 			signal(SIGTTOU, SIG_DFL);
+			signal(SIGINT, SIG_DFL); /* ignored where this is itself a job in the background */
 			job();
 		}
 		setpgid(pid, pid);
