@@ -92,7 +92,8 @@ static uint64_t do_exec(void)
 	return (now() - t) / 20;
 }
 
-static uint64_t do_fault(void)
+/* First writes to pages, `step` apart: a prime one goes everywhere once. */
+static uint64_t faults(size_t step)
 {
 	volatile char *p = mmap(NULL, FAULT_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint64_t t = now();
@@ -100,10 +101,20 @@ static uint64_t do_fault(void)
 	if (p == MAP_FAILED)
 		fail("mmap");
 	for (int i = 0; i < FAULT_PAGES; i++)
-		p[(size_t)i * PAGE] = 1;
+		p[(size_t)i * step % FAULT_PAGES * PAGE] = 1;
 	t = now() - t;
 	munmap((void *)p, FAULT_PAGES * PAGE);
 	return t / FAULT_PAGES;
+}
+
+static uint64_t do_fault(void)
+{
+	return faults(1);
+}
+
+static uint64_t do_scattered(void)
+{
+	return faults(1021);
 }
 
 static uint64_t do_pipe(void)
@@ -188,8 +199,10 @@ static const struct {
 	uint64_t (*once)(void);
 	int rounds;
 } things[] = {
-	{ "getppid", do_getppid, 40 }, { "fork", do_fork, 15 },	   { "exec", do_exec, 15 }, { "fault", do_fault, 10 },
-	{ "pipe", do_pipe, 20 },       { "sha256", do_sha256, 3 }, { "gzip", do_gzip, 2 },
+	{ "getppid", do_getppid, 40 },	   { "fork", do_fork, 15 },
+	{ "exec", do_exec, 15 },	   { "fault", do_fault, 10 },
+	{ "scattered", do_scattered, 10 }, { "pipe", do_pipe, 20 },
+	{ "sha256", do_sha256, 3 },	   { "gzip", do_gzip, 2 },
 };
 
 static void measure(const char *name)

@@ -10,6 +10,7 @@
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
 #include <linux/signal.h>
+#include <linux/userfaultfd_k.h>
 #include <asm/mmu_context.h>
 #include <asm/prctl.h>
 
@@ -33,15 +34,18 @@
 #define AHEAD_MAX 64  /* pages */
 #define AHEAD_FILES 8 /* mappings of files */
 #define AROUND 16     /* pages around a fault; a power of two */
+#define STREAM_MAX 63 /* pages made beyond one that was written to, at most */
 
 int userspace_pid[NR_CPUS];
 
 static struct {
-	u64 handle;	  /* 0 = none */
-	bool touched;	  /* something was mapped in it */
-	bool gaps;	  /* pages that Linux has and that have no right are not mapped */
-	bool broken;	  /* an update failed */
-} spaces[SPACES_MAX + 2]; /* by pid */
+	u64 handle;	    /* 0 = none */
+	bool touched;	    /* something was mapped in it */
+	bool gaps;	    /* pages that Linux has and that have no right are not mapped */
+	bool broken;	    /* an update failed */
+	unsigned long next; /* where a page is written to for the first time next, if that goes on */
+	unsigned int ahead; /* pages made beyond the last one that was */
+} spaces[SPACES_MAX + 2];   /* by pid */
 
 static keel_as_t space(int pid)
 {
@@ -244,6 +248,33 @@ static void map_faulted(struct mm_struct *mm, unsigned long addr)
 }
 
 /*
+ * Memory that is written to for the first time page after page, as a new heap is: the
+ * longer that goes on, the more of what follows is made with the page, never more than
+ * was used before. Returns where the next first write is expected, in the page's table
+ * or at its end.
+ */
+static unsigned long stream(struct mm_struct *mm, unsigned long addr)
+{
+	typeof(*spaces) *s = &spaces[mm->context.id.u.pid];
+	struct vm_area_struct *vma;
+	unsigned long end = 0;
+
+	s->ahead = addr == s->next ? min(2 * s->ahead + 1, STREAM_MAX) : 0;
+	addr += PAGE_SIZE;
+	s->next = addr;
+	if (!s->ahead || !mmap_read_trylock(mm))
+		return addr;
+	vma = find_vma(mm, addr);
+	if (vma && vma->vm_start < addr && vma_is_anonymous(vma) && !userfaultfd_armed(vma) &&
+	    !(vma->vm_flags & (VM_RAND_READ | VM_SHARED)))
+		end = min3(addr + s->ahead * PAGE_SIZE, vma->vm_end, pmd_addr_end(addr - 1, TASK_SIZE));
+	mmap_read_unlock(mm);
+	for (; addr < end && !fault_in_safe_writeable((const char __user *)addr, 1); addr += PAGE_SIZE)
+		s->next = addr + PAGE_SIZE;
+	return s->next;
+}
+
+/*
  * Behind a fault that was resolved. A fault costs what a few hundred updates cost, so
  * of a file all that is in the page cache comes with the page, as far as a page table
  * reaches: the kernel does the same, for a narrower range, where a fault is cheap.
@@ -266,6 +297,8 @@ static void map_around(struct mm_struct *mm, unsigned long addr, bool write)
 		}
 		mmap_read_unlock(mm);
 	}
+	if (write)
+		end = max(end, stream(mm, addr));
 	map_new(mm, max(start, KEEL_VA_MIN), end);
 }
 
