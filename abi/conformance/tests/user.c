@@ -977,6 +977,58 @@ KEEL_TEST("USER-020", user_many_spaces, "KEEL-AS-11 KEEL-USER-07 KEEL-USER-02 KE
 		ku_destroy(space[i]);
 }
 
+/* Writes a word every rsi bytes, rcx times, and then makes system calls. */
+USER_CODE(stride, "	mov %r8, %rcx\n"
+		  "1:	mov %rax, (%rdi)\n"
+		  "	add %rsi, %rdi\n"
+		  "	dec %rcx\n"
+		  "	jnz 1b\n"
+		  "2:	syscall\n"
+		  "	jmp 2b\n");
+
+/* Large spaces and small ones in turn, each destroyed while what ran it may still be busy with it. */
+KEEL_TEST("USER-038", user_spaces_in_turn, "KEEL-AS-16 KEEL-USER-12 KEEL-USER-20", "ext=6 timeout=60", 0)
+{
+	enum { RUNS = 1200 };
+
+	ku_needed();
+	for (u64 round = 0; round < 40 / kt_scale + 5 && !kt_fails; round++) {
+		u64 large = ku_make(KU_GPA, KU(stride)), small;
+
+		/* No two of them join. */
+		for (u64 i = 0; i < RUNS; i++)
+			if (!OK(KU_MAP(large, UVA + i * 8192, G0 + i * 7 % 1024 * 4096, 4096, KU_RW)))
+				return;
+		as = large;
+		ku_context(&c, KU_CODE);
+		c.u.rdi = UVA;
+		c.u.rsi = 8192;
+		c.u.r8 = RUNS;
+		c.u.rax = round;
+		EXPECT_SYSCALL(&c);
+		for (u64 i = 0; i < 1024; i++)
+			CHECK_EQ(*(volatile u64 *)kt_ram(G0 + i * 4096), round);
+		small = ku_make(KU_GPA + KU_PAGES * 4096, KU(access));
+		OK(KU_MAP(large, UVA + 4096, G0, 4096, KU_RW));
+		/* Whatever ran it sleeps by now. */
+		for (u64 until = kt_now() + MS; kt_now() < until;)
+			;
+		EXPECT_SYSCALL(&c);
+		ku_destroy(large);
+		as = small;
+		for (u64 i = 0; i < 8; i++) {
+			OK(KU_MAP(as, UVA, G0 + i * 4096, 4096, KU_RW));
+			MAY(UVA, WRITE);
+			CHECK_EQ(*(volatile u64 *)kt_ram(G0 + i * 4096), c.u.rax);
+			if (i % 2) {
+				OK(KU_UNMAP(as, UVA, 4096));
+				PF(UVA, READ, 0);
+			}
+		}
+		ku_destroy(small);
+	}
+}
+
 /* Addresses outside the guest range: nothing of the host's or the kernel's is reached. */
 KEEL_TEST("USER-021", user_outside, "KEEL-USER-13 KEEL-NORM-07", "neg ext=6 timeout=60", 0)
 {

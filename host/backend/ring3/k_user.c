@@ -156,6 +156,14 @@ static bool alive(const struct pair *p)
 	return __atomic_load_n(&head()->pair[number(p)].state, __ATOMIC_ACQUIRE) == U_LIVE;
 }
 
+/* No process is left of it, which takes a while after it was given up: until then its M may answer. */
+static bool gone(const struct pair *p)
+{
+	uint32_t state = __atomic_load_n(&head()->pair[number(p)].state, __ATOMIC_SEQ_CST);
+
+	return state == U_NONE || state == U_DEAD;
+}
+
 static void copy(void *to, const void *from, uint64_t bytes)
 {
 	uint64_t words = bytes / 8;
@@ -355,7 +363,7 @@ static void m_wait(struct mvcpu *v, uint32_t vcpu)
 
 		__atomic_store_n(&head()->waiting[vcpu], number(p) + 1, __ATOMIC_SEQ_CST);
 		/* Interrupted by a kick, or told of a death: again. */
-		while (!(seen & (UM_ANSWER_DONE | UM_ANSWER_FAILED)) && alive(p))
+		while (!(seen & (UM_ANSWER_DONE | UM_ANSWER_FAILED)) && !gone(p))
 			if (sys3(__NR_read, K_FD_DONE + vcpu, (uint64_t)answer, 8) == 8)
 				seen = *answer;
 		__atomic_store_n(&head()->waiting[vcpu], 0, __ATOMIC_SEQ_CST);
@@ -530,6 +538,7 @@ static bool make_clean(struct mvcpu *v, struct pair *p)
 	if (!p->live)
 		return false;
 	if (p->mappings > MAPPINGS_KEEP) {
+		m_idle(v, p); /* sooner than its end */
 		give_up(p);
 		return false;
 	}
