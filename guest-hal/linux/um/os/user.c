@@ -11,6 +11,7 @@
 #include <linux/sched/mm.h>
 #include <linux/signal.h>
 #include <linux/userfaultfd_k.h>
+#include <asm/elf.h>
 #include <asm/mmu_context.h>
 #include <asm/prctl.h>
 
@@ -34,6 +35,7 @@
 #define AHEAD_MAX 64  /* pages */
 #define AHEAD_FILES 8 /* mappings of files */
 #define AROUND 16     /* pages around a fault; a power of two */
+#define HEAP_AHEAD 2  /* pages of a heap that grew */
 #define STREAM_MAX 63 /* pages made beyond one that was written to, at most */
 
 int userspace_pid[NR_CPUS];
@@ -45,6 +47,7 @@ static struct {
 	bool broken;	    /* an update failed */
 	unsigned long next; /* where a page is written to for the first time next, if that goes on */
 	unsigned int ahead; /* pages made beyond the last one that was */
+	unsigned long brk;  /* the heap's end when that was last looked at; 0 = not yet */
 } spaces[SPACES_MAX + 2];   /* by pid */
 
 static keel_as_t space(int pid)
@@ -165,7 +168,9 @@ static bool dying(struct mm_id *id)
 int map(struct mm_id *id, unsigned long virt, unsigned long len, int prot, int phys_fd, unsigned long long offset,
 	int done, void **data)
 {
-	if (prot) {
+	if (dying(id)) {
+		return 0;
+	} else if (prot) {
 		add_map(id->u.pid, virt, offset, len, prot);
 	} else {
 		spaces[id->u.pid].gaps = true;
@@ -187,7 +192,9 @@ int protect(struct mm_id *id, unsigned long addr, unsigned long len, unsigned in
 	unsigned long end = addr + len;
 	int pid = id->u.pid;
 
-	if (!prot) {
+	if (dying(id)) {
+		return 0;
+	} else if (!prot) {
 		spaces[pid].gaps = true;
 		add_unmap(pid, addr, len);
 	} else if (!spaces[pid].gaps) {
@@ -323,11 +330,12 @@ enum side { PARENT, CHILD, PROGRAM };
  * Making or copying a page costs little beside the fault that asks for it. So what is
  * about to be written to is, on either side of a fork and behind an exec: the stack and
  * the thread's own data, and all that is private and writable where that is little.
- * Of a new program that is its data and bss, there or not.
+ * Of a new program that is its data and bss, there or not, and one more page of stack.
  */
 static void write_ahead(const struct uml_pt_regs *regs, enum side side)
 {
-	unsigned long at[AHEAD_MAX] = { regs->gp[HOST_SP], regs->gp[HOST_FS_BASE] };
+	unsigned long at[AHEAD_MAX] = { regs->gp[HOST_SP],
+					side == PROGRAM ? regs->gp[HOST_SP] - PAGE_SIZE : regs->gp[HOST_FS_BASE] };
 	struct mm_struct *mm = current->mm;
 	struct vm_area_struct *vma;
 	bool few = get_mm_counter(mm, MM_ANONPAGES) <= AHEAD_MAX;
@@ -358,9 +366,28 @@ static void write_ahead(const struct uml_pt_regs *regs, enum side side)
 	/* In the page cache, most often; the child of a fork was not given it. */
 	for (i = 0; i < files; i++)
 		map_around(mm, file[i], false);
+	/* Every program looks for functions in the vDSO. */
+	if (side == PROGRAM) {
+		mmap_read_lock(mm);
+		if (!fixup_user_fault(mm, um_vdso_addr, 0, NULL))
+			map_new(mm, um_vdso_addr, um_vdso_addr + PAGE_SIZE);
+		mmap_read_unlock(mm);
+	}
 }
 
-/* Behind a system call: is it a new process's parent, or a new program? */
+/* A heap that grew is written to at its old end first. */
+static void heap_ahead(void)
+{
+	struct mm_struct *mm = current->mm;
+	typeof(*spaces) *s = &spaces[mm->context.id.u.pid];
+	unsigned long addr = PAGE_ALIGN(s->brk), end = min(addr + HEAP_AHEAD * PAGE_SIZE, mm->brk);
+
+	for (; s->brk && addr < end; addr += PAGE_SIZE)
+		write_to(addr);
+	s->brk = mm->brk;
+}
+
+/* Behind a system call: is it a new process's parent, a new program, or more memory? */
 static void look_ahead(const struct uml_pt_regs *regs)
 {
 	switch (UPT_SYSCALL_NR(regs)) {
@@ -373,8 +400,13 @@ static void look_ahead(const struct uml_pt_regs *regs)
 		break;
 	case __NR_execve:
 	case __NR_execveat:
-		if (!regs->gp[HOST_AX])
-			write_ahead(regs, PROGRAM);
+		if (regs->gp[HOST_AX])
+			break;
+		write_ahead(regs, PROGRAM);
+		heap_ahead();
+		break;
+	case __NR_brk:
+		heap_ahead();
 		break;
 	}
 }
