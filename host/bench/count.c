@@ -120,7 +120,7 @@ static const struct user_test {
 	  .most = PER_FAULT,
 	  .resets = 1 },
 	{ .op = "user_refill",
-	  .name = "512 pages that a new copy of a space has: 16 at least with each hand-off",
+	  .name = "512 pages that a new copy of a space has: 32 at least with each hand-off",
 	  .calls = 2, /* the first one of the copy, too... */
 	  .least = 1,
 	  .most = AREA_PAGES / REFILL + 1, /* ...and its page of code */

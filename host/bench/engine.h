@@ -47,7 +47,7 @@
 #define PER_FORK 4
 #define SPACES 64
 #define PER_SPACES (2 * SPACES) /* they take turns */
-#define REFILL 16		/* pages that one fault brings back */
+#define REFILL 32		/* pages that one fault brings back */
 #define USER_CPU 2000000	/* rounds of work_cpu: long beside one hand-off */
 #define TIMER_AHEAD_NS 2000000
 

@@ -70,7 +70,7 @@ _Static_assert(sizeof(struct u_head) <= U_HEAD_SIZE && U_ARENA_SIZE <= U_ARENA_S
 
 #define RUNS_MAX 64	   /* mappings made at an entry; faults bring the rest */
 #define POPULATE_MAX 64	   /* pages of a run that are brought in with it */
-#define AROUND 16	   /* pages around one that faulted */
+#define AROUND 32	   /* pages around one that faulted */
 #define MAPPINGS_MAX 16000 /* of a U; the kernel's limit is about 65,000 */
 #define MAPPINGS_KEEP 2000 /* more take longer to unmap than a new U to make */
 #define CALL_PAGES 0x80000 /* of one mmap or munmap; the filter wants less than 4 GiB */
