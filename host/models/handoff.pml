@@ -4,7 +4,8 @@
  * mb_user(), hand_over(), await() and k_user_kicked() of backend/ring3/k_user.c, in u_entry.S and,
  * when U dies, in gone() of k_nursery.c. No hand-over is lost, and whoever makes an event
  * pending and kicks K ends user code that would run for ever; without the time limits that
- * await() has against a U that means harm.
+ * await() has against a U that means harm. User code never runs with a page in reach that
+ * was taken from it.
  *
  * A signal that K gets is a process of its own, which holds K up while it runs.
  */
@@ -52,6 +53,7 @@ byte seq;     /* mvcpu.kick_seq */
 bool slot;    /* K_SLOT_USER is set */
 bool ended;
 bool m_works; /* M has a command that ends in waking U */
+bool stale;   /* U has a page that was taken from its space; nobody ran in that then */
 
 byte where; /* what U's signal finds: */
 #define OWN 0
@@ -83,6 +85,10 @@ proctype k() provided (!handler)
 #ifdef BUG_SEEN_LATE
 		seen = seq;
 #endif
+		stale = true;				/* mmu_batch; catch_up(): K waits for M, */
+#ifndef BUG_REPLACED_ON_THE_WAY
+		stale = false;				/* what only adds is done on the way to U */
+#endif
 		STORE(K, KICK, 0);			/* run(): relaxed */
 		slot = true;
 		if					/* hand_over() */
@@ -95,6 +101,7 @@ proctype k() provided (!handler)
 			atomic { FENCE(K); m_works = true }
 #endif
 		:: true ->
+			stale = false;
 			GIVE(K, TURN, 1);
 			if
 			:: LOAD(K, U_ASLEEP) -> FUTEX_WAKE(K, U)
@@ -152,7 +159,7 @@ proctype k() provided (!handler)
 proctype m()
 {
 end:	do
-	:: atomic { m_works -> m_works = false; asleep[U] = false }
+	:: atomic { m_works -> m_works = false; stale = false; asleep[U] = false }
 	od
 }
 
@@ -214,7 +221,7 @@ resume:	atomic { where = RANGE; restart = false };
 	fi;
 	if
 	:: atomic { restart -> goto resume }
-	:: atomic { !restart -> where = USER; ran = true }	/* iretq */
+	:: atomic { !restart -> where = USER; ran = true; assert(!stale) }	/* iretq */
 	fi;
 
 	if
