@@ -157,6 +157,26 @@ gate_golden()
 	diff -u "$1/golden/$2" "$out/golden/$2"
 }
 
+# What a release froze is there as it was, whatever came since. Names of reserved bytes may give way to fields; COUNT and ALL grow.
+gate_frozen()
+{
+	for f in layout.txt numbers.txt; do
+		awk '
+		/^#/ || /^$/ { next }
+		{ key = $1 }
+		/^struct/ { key = "struct " $2; s = $2 }
+		/^  / { key = "field " s "." $3 }
+		/ served=/ { key = "call " $2 }
+		NR == FNR { now[key] = $0; next }
+		key ~ /[.](reserved|pad)[0-9]*$/ || key ~ /^KEEL_([A-Z0-9_]*_(COUNT|ALL)|ABI_[A-Z]*)$/ { next }
+		{ n++ }
+		!(key in now) { print "gone: " key; bad = 1; next }
+		/ served=0 / { split(now[key], a); if (a[1] != $1) { print "changed: " $0; bad = 1 } next }
+		now[key] != $0 { print "changed: " $0; bad = 1 }
+		END { if (n < 100) { print "only " n " things"; bad = 1 } exit bad }' "$out/golden/$f" "$1/golden/1.0/$f" || return 1
+	done
+}
+
 # abidiff: bit 0 error, bit 1 usage, bit 2 a change, bit 3 an incompatible one.
 gate_abidiff()
 {
@@ -209,7 +229,7 @@ planted()
 	(cd "$copy" && eval "$edit") || { echo "the edit failed"; return 1; }
 	diff -r "$abi" "$copy" >/dev/null && { echo "nothing was planted"; return 1; }
 	case $gate in
-	gate_golden* | gate_abidiff | gate_asserts) gate_describe "$copy" || return 1 ;;
+	gate_golden* | gate_frozen | gate_abidiff | gate_asserts) gate_describe "$copy" || return 1 ;;
 	esac
 	# shellcheck disable=SC2086 # a gate and its further argument
 	set -- $gate
@@ -247,6 +267,7 @@ check()
 	t "golden/layout.txt" gate_golden "$abi" layout.txt
 	t "golden/numbers.txt" gate_golden "$abi" numbers.txt
 	t "golden/keel-abi.abi by abidiff" gate_abidiff "$abi"
+	t "golden/1.0 is all there" gate_frozen "$abi"
 	t "clauses and tests name each other" crosscheck "$abi"
 	t "clauses that sources cite exist" gate_citations "$abi"
 
@@ -262,6 +283,11 @@ check()
 		"sed -i 's/0x009, base_ping/0xf09, base_ping/' hypercalls.def"
 	t "planted: a changed constant is found" planted "gate_golden numbers.txt" "KEEL_CLOCK_VALID 0x2" \
 		"sed -i 's/KEEL_CLOCK_VALID KEEL_U32(1)/KEEL_CLOCK_VALID KEEL_U32(2)/' include/keel/time.h"
+	t "planted: a frozen constant that changed is found" planted gate_frozen "changed: KEEL_CLOCK_VALID 0x1" \
+		"sed -i 's/KEEL_CLOCK_VALID KEEL_U32(1)/KEEL_CLOCK_VALID KEEL_U32(2)/' include/keel/time.h"
+	t "planted: a frozen field that moved is found" planted gate_frozen "changed:   0x010    8 gpa" "$swap_record; $swap_asserts"
+	t "planted: a frozen call with another number is found" planted gate_frozen "changed: 0x01000009 base_ping" \
+		"sed -i 's/0x009, base_ping/0x00a, base_ping/' hypercalls.def && $regen"
 	t "planted: an edited table is found" planted gate_tables "base_pong" \
 		"sed -i '/^| .0x01000009/s/base_ping/base_pong/' SPEC.md"
 	t "planted: a moved field does not compile" planted headers_c99 "size of array .keel_assert_" "$swap_record"

@@ -66,7 +66,7 @@ static int verb_version(int argc, char **argv)
 		host_say("version: takes no arguments: \"%s\"", argv[1]);
 		return EXIT_USAGE;
 	}
-	printf("keel, ABI %u.%u-rc%u\n", KEEL_ABI_MAJOR, KEEL_ABI_MINOR, KEEL_ABI_RC);
+	printf("keel, ABI %u.%u\n", KEEL_ABI_MAJOR, KEEL_ABI_MINOR);
 	return 0;
 }
 

@@ -39,8 +39,8 @@ $(O)/samples/hello.elf: samples/hello.c $(GUEST_DEPS)
 PREFIX ?= /usr/local
 SDK_LIB = $(DESTDIR)$(PREFIX)/lib
 SDK_INCLUDE = $(DESTDIR)$(PREFIX)/include
-# Major, minor and release candidate of the ABI, as base.h defines them.
-SDK_VERSION = $(shell awk '/define KEEL_ABI_(MAJOR|MINOR|RC) /{ v[n++] = $$3 } END { print v[0] "." v[1] "." 0 "-rc" v[2] }' \
+# Major and minor of the ABI, and which release candidate if it is one, as base.h defines them.
+SDK_VERSION = $(shell awk '/define KEEL_ABI_(MAJOR|MINOR|RC) /{ v[n++] = $$3 } END { print v[0] "." v[1] ".0" (v[2] ? "-rc" v[2] : "") }' \
 	abi/include/keel/base.h)
 
 .PHONY: install-sdk install

@@ -781,7 +781,7 @@ static void write_json(int status)
 	FILE *f;
 
 	cJSON_AddNumberToObject(root, "schema", 1);
-	cJSON_AddStringToObject(root, "abi", "1.0-rc");
+	cJSON_AddStringToObject(root, "abi", "1.0");
 	cJSON_AddItemToObject(root, "host", cJSON_Duplicate(caps, true));
 	cJSON_AddStringToObject(root, "profile", profile);
 	if (filter)

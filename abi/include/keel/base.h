@@ -7,7 +7,7 @@
 
 #define KEEL_ABI_MAJOR 1
 #define KEEL_ABI_MINOR 0
-#define KEEL_ABI_RC 3 /* 1.0-rc: nothing is frozen yet (KEEL-VER-02) */
+#define KEEL_ABI_RC 0 /* a release: see KEEL-VER-02 */
 #define KEEL_ABI_VERSION (KEEL_U64(1) << 32 | KEEL_ABI_MINOR << 16 | KEEL_ABI_RC)
 
 /* base_probe */
