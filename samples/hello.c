@@ -13,8 +13,7 @@ int keel_main(const struct keel_start *start)
 		*(keel_u64 *)(host + 8 * word) = keel_must(keel_base_host(word));
 
 	keel_puts("Hello from a Keel guest.");
-	keel_printf("ABI %u.%u rc %u on %s\n", (unsigned int)(version >> 32), (unsigned int)(version >> 16 & 0xffff),
-		    (unsigned int)(version & 0xffff), host);
+	keel_printf("ABI %u.%u on %s\n", (unsigned int)(version >> 32), (unsigned int)(version >> 16 & 0xffff), host);
 	keel_printf("%lu MiB of RAM, command line \"%s\"\n", (unsigned long)(keel_start_ram(start) >> 20),
 		    keel_start_cmdline(start));
 	return 0;

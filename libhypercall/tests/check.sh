@@ -175,7 +175,7 @@ boot()
 	tr -d '\r' <"$tmp/said" | sed 's/^\(ABI .* on \)..*/\1HOST/' >"$tmp/text"
 	cat >"$tmp/want" <<-END
 	Hello from a Keel guest.
-	ABI 1.0 rc 3 on HOST
+	ABI 1.0 on HOST
 	96 MiB of RAM, command line "first second=2"
 	END
 	[ "$status" -eq 0 ] || { echo "exit status $status"; cat "$tmp/said" "$tmp/errors"; return 1; }
