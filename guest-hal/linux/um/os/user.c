@@ -56,8 +56,9 @@ static keel_as_t space(int pid)
 }
 
 /*
- * Updates collect in a batch, which goes to the host when its space is
- * entered, when another space has something, or when it is full. A space that is not entered again takes what is left with it.
+ * Updates collect in a batch, which goes to the host when its space is entered, when
+ * another space has something, or when it is full. A space that is not entered again
+ * takes what is left with it.
  */
 static struct keel_mmu_record records[64] __aligned(8);
 static struct keel_batch batch;
