@@ -7,6 +7,7 @@
 
 #include "calls.h"
 #include "console.h"
+#include "devices/device.h"
 #include "log.h"
 #include "partition.h"
 
@@ -115,6 +116,18 @@ static int64_t vcpu_stop(struct remote_call *c)
 	return c->p->ops->vcpu_stop(c->p, (unsigned int)c->arg[0]);
 }
 
+#define DEVICE_CALL(name, NAME)                                               \
+	static int64_t name(struct remote_call *c)                            \
+	{                                                                     \
+		return device_call(c->p, KEEL_CALL_##NAME, c->arg, c->value); \
+	}
+DEVICE_CALL(device_enum, DEVICE_ENUM)
+DEVICE_CALL(device_status, DEVICE_STATUS)
+DEVICE_CALL(device_accept, DEVICE_ACCEPT)
+DEVICE_CALL(device_queue, DEVICE_QUEUE)
+DEVICE_CALL(device_config_read, DEVICE_CONFIG_READ)
+DEVICE_CALL(device_config_write, DEVICE_CONFIG_WRITE)
+
 /* How many arguments each call takes, by its name. */
 #define A(kind, name)
 #define Z
@@ -141,6 +154,12 @@ static const struct {
 	{ KEEL_CALL_CRASH, ARGS_crash, crash },
 	{ KEEL_CALL_VCPU_START, ARGS_vcpu_start, vcpu_start },
 	{ KEEL_CALL_VCPU_STOP, ARGS_vcpu_stop, vcpu_stop },
+	{ KEEL_CALL_DEVICE_ENUM, ARGS_device_enum, device_enum },
+	{ KEEL_CALL_DEVICE_STATUS, ARGS_device_status, device_status },
+	{ KEEL_CALL_DEVICE_ACCEPT, ARGS_device_accept, device_accept },
+	{ KEEL_CALL_DEVICE_QUEUE, ARGS_device_queue, device_queue },
+	{ KEEL_CALL_DEVICE_CONFIG_READ, ARGS_device_config_read, device_config_read },
+	{ KEEL_CALL_DEVICE_CONFIG_WRITE, ARGS_device_config_write, device_config_write },
 };
 
 int64_t partition_remote_call(struct partition *p, unsigned int vcpu, uint32_t id, const uint64_t arg[5],

@@ -4,13 +4,16 @@
 HOST_SRC := main run options log image hvmimage hvmboot hvmserial startinfo partition core calls clock console symbols report elfcore keeper \
 	seal
 HOST_SRC += probe
+HOST_DEVICES := device virtqueue block rng
+HOST_SRC += $(HOST_DEVICES)
 HOST_LIBH := ring event status
 HOST_OBJS := $(addprefix $(O)/host/,$(HOST_SRC:=.o) $(HOST_LIBH:%=hc_%.o))
 HOST_CFLAGS = $(HOSTCFLAGS) -D_GNU_SOURCE -MMD -MP
 
 # Backends add their objects to HOST_BACKEND_OBJS. libseccomp compiles the filters of the sandbox.
 HOST_BACKEND_OBJS := $(addprefix $(O)/host/,monmem.o v_as.o)
-HOST_BACKEND_LIBS := -lseccomp
+# liburing as an archive: the shared library of Debian 12 does not export all its header has.
+HOST_BACKEND_LIBS := -lseccomp -l:liburing.a
 # What kernels are compressed with, linked in: most runs never unpack one, and should not load four libraries.
 HOST_UNPACK_LIBS := -Wl,-Bstatic -lzstd -llz4 -llzma -lz -Wl,-Bdynamic
 BUGS := $(if $(KEEL_BUGS),-DKEEL_BUGS)
@@ -46,6 +49,9 @@ $(O)/host/seal.o: HOST_CFLAGS += -I$(O)/host
 $(O)/host/%.o: host/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
+$(O)/host/%.o: host/devices/%.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(HOST_CFLAGS) $(BUGS) -c -o $@ $<
 
 # Code the host shares with guests, as a host program's.
 $(O)/host/hc_%.o: libhypercall/src/%.c

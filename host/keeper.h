@@ -16,7 +16,7 @@
 
 #include "log.h"
 
-#define KEEPER_FDS 4
+#define KEEPER_FDS 12
 #define KEEPER_DATA 512
 
 enum {

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "devices/device.h"
 #include "hvmimage.h"
 #include "partition.h"
 
@@ -164,6 +165,26 @@ static int set_cmdline(void *to, const char *text, struct error *e)
 	return 0;
 }
 
+static int add_device(struct keel_options *o, const struct device_kind *kind, const char *spec, struct error *e)
+{
+	if (o->devices == PARTITION_DEVICES)
+		return error_set(e, "more than %d devices", PARTITION_DEVICES);
+	o->device[o->devices].kind = kind;
+	o->device[o->devices++].spec = spec;
+	return 0;
+}
+
+static int set_disk(void *to, const char *text, struct error *e)
+{
+	return add_device(to, &device_block, text, e);
+}
+
+static int set_rng(void *to, const char *text, struct error *e)
+{
+	(void)text;
+	return add_device(to, &device_rng, "", e);
+}
+
 static int set_timeout(void *to, const char *text, struct error *e)
 {
 	struct keel_options *o = to;
@@ -224,6 +245,8 @@ static const struct option_def run_options[] = {
 	{ "vcpus", "N", "virtual processors, 1 to 16; may be more than this machine has (default 1)", set_vcpus },
 	{ "initrd", "FILE", "load FILE into memory for the guest", set_initrd },
 	{ "cmdline", "STRING", "command line for the guest", set_cmdline },
+	{ "disk", "file=FILE[,...]", "a disk: ,ro ,cache=writeback|none (past the host's page cache)", set_disk },
+	{ "rng", NULL, "a source of random numbers", set_rng },
 	{ "timeout", "SECONDS", "end the guest after so long, exit status 124", set_timeout },
 	{ "stats", NULL, "print counters per hypercall at the end", set_stats },
 	{ "verbose", NULL, "say what is set up, and which sandbox layers hold", set_verbose },

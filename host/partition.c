@@ -169,6 +169,16 @@ bool partition_copy_to(struct partition *p, uint64_t gpa, const void *src, size_
 	return true;
 }
 
+void partition_wrote(struct partition *p, uint64_t gpa, size_t len)
+{
+	/* The fence: whoever starts tracking after this look finds the bytes written. */
+	__atomic_thread_fence(__ATOMIC_SEQ_CST);
+	if (!p->tracking || !__atomic_load_n(p->tracking, __ATOMIC_RELAXED) || !len)
+		return;
+	for (uint64_t page = gpa >> KEEL_PAGE_SHIFT; page <= (gpa + len - 1) >> KEEL_PAGE_SHIFT; page++)
+		__atomic_or_fetch(&p->hostlog[page / 8], (uint8_t)(1 << page % 8), __ATOMIC_SEQ_CST);
+}
+
 void partition_end(struct partition *p, const struct outcome *o)
 {
 	uint64_t one = 1;

@@ -19,6 +19,12 @@
 
 #include "clock.h"
 
+#define PARTITION_VCPUS 16
+#define PARTITION_DEVICES 8
+
+struct device;
+struct device_kind;
+
 struct keel_options {
 	const char *backend; /* "auto" or a backend's name */
 	uint64_t mem;	     /* bytes of RAM, a multiple of 2 MiB */
@@ -30,6 +36,11 @@ struct keel_options {
 	bool verbose;
 	bool hvm; /* the image is a kernel that owns its hardware */
 	bool require_sandbox;
+	struct {
+		const struct device_kind *kind;
+		const char *spec;
+	} device[PARTITION_DEVICES]; /* in the order of the command line */
+	unsigned int devices;
 	const char *core; /* where an ELF core goes; NULL = IMAGE's base name + ".core" here, "none" = nowhere */
 	const char *image;
 };
@@ -146,8 +157,6 @@ struct backend_ops {
 
 extern const struct backend_ops kvm_backend, ring3_backend;
 
-#define PARTITION_VCPUS 16
-
 struct partition {
 	const struct keel_options *opt;
 	const struct backend_ops *ops;
@@ -178,6 +187,12 @@ struct partition {
 	struct keel_vcpu __pvshared
 		*vcpu[PARTITION_VCPUS]; /* the host's mapping of the per-vCPU pages; set by create() */
 	uint32_t *console_port;		/* where KEEL_SOURCE_CONSOLE is bound: see partition_raise(); set by create() */
+
+	struct device *device[PARTITION_DEVICES]; /* run.c's: they outlive the partition. Set before create() */
+	unsigned int devices;
+	/* While *tracking is not 0, a page the host writes has its bit set in hostlog: HARVEST's. Set by create(). */
+	uint32_t *tracking;
+	uint8_t *hostlog;
 
 	int doorbell_fd; /* eventfd, readable after console_kick; made before create() */
 	int end_fd;	 /* eventfd, readable when outcome.kind was set; made before create() */
@@ -227,5 +242,8 @@ void partition_raise(struct partition *p, const uint32_t *port);
 /* Copy from guest RAM by GPA; false when the range is not RAM. The copy is the only fetch. */
 bool partition_copy_from(struct partition *p, void *dst, uint64_t gpa, size_t len);
 bool partition_copy_to(struct partition *p, uint64_t gpa, const void *src, size_t len);
+
+/* The host wrote to a range of RAM past the guest's mappings, after the fact: HARVEST has to know. Any thread. */
+void partition_wrote(struct partition *p, uint64_t gpa, size_t len);
 
 #endif

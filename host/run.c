@@ -13,6 +13,7 @@
 
 #include "calls.h"
 #include "console.h"
+#include "devices/device.h"
 #include "hvmimage.h"
 #include "image.h"
 #include "keeper.h"
@@ -32,6 +33,8 @@ struct run {
 	struct keel_options opt;
 	struct image image;
 	struct console *console;
+	struct device *device[PARTITION_DEVICES];
+	unsigned int devices;
 	struct partition p;
 	int epoll_fd;
 	int signal_fd;
@@ -200,6 +203,8 @@ static void print_stats(struct run *r)
 	}
 	if (r->p.ops->stats)
 		r->p.ops->stats(&r->p, stderr);
+	for (unsigned int i = 0; i < r->devices; i++)
+		device_stats(r->device[i], stderr);
 }
 
 /* Complete what the outcome says with what the backend still knows. */
@@ -344,6 +349,14 @@ static void hear_probes(struct run *r)
 	}
 }
 
+static bool needs_sockets(const struct run *r)
+{
+	for (unsigned int i = 0; i < r->devices; i++)
+		if (r->device[i]->sockets)
+			return true;
+	return false;
+}
+
 /* What is to be had by name or privilege is got now; both are gone when this returns. 0, or -1 with the reason. */
 static int give_up_privileges(struct run *r, struct error *e)
 {
@@ -361,8 +374,20 @@ static int give_up_privileges(struct run *r, struct error *e)
 	}
 	if (keeper_start(elfcore_path(&r->opt, name, sizeof(name)), r->opt.core != NULL, keeper, &r->p, e))
 		return -1;
-	seal_privileges();
+	seal_privileges(needs_sockets(r));
 	return 0;
+}
+
+/* Filters: the devices' threads have less than the process, which has what all of them have. */
+static int give_up_calls(struct run *r, struct error *e)
+{
+	const struct seal_table *table = r->p.ops->calls;
+	struct seal_calls more[PARTITION_DEVICES];
+
+	for (unsigned int i = 0; i < r->devices; i++)
+		if (device_prepare(r->device[i], table, &more[i], e))
+			return -1;
+	return seal_calls(table, more, r->devices, r->opt.require_sandbox, e);
 }
 
 /* The first backend that can be created; 0, or an exit status with everything said. */
@@ -413,6 +438,21 @@ static void flush_console(struct run *r)
 		host_say("console: stdout takes no more; the guest's last output is lost");
 }
 
+static int start_devices(struct run *r, struct error *e)
+{
+	for (unsigned int i = 0; i < r->devices; i++)
+		if (device_start(r->device[i], &r->p, e))
+			return -1;
+	return 0;
+}
+
+/* Requests under way are finished: the host's kernel may be writing to the guest's memory. */
+static void stop_devices(struct run *r)
+{
+	for (unsigned int i = 0; i < r->devices; i++)
+		device_stop(r->device[i]);
+}
+
 /* One life of the guest. Returns the exit status; *again: it asked for another. */
 static int run_once(struct run *r, bool *again)
 {
@@ -425,6 +465,8 @@ static int run_once(struct run *r, bool *again)
 		return EXIT_USAGE;
 	}
 	r->p.console = r->console;
+	memcpy(r->p.device, r->device, sizeof(r->p.device));
+	r->p.devices = r->devices;
 	if (!r->sealed)
 		hear_probes(r);
 	if (!r->sealed && give_up_privileges(r, &e)) {
@@ -435,7 +477,7 @@ static int run_once(struct run *r, bool *again)
 	status = create_backend(r);
 	if (status)
 		goto out_partition;
-	if (!r->sealed && seal_calls(r->p.ops->calls, r->opt.require_sandbox, &e)) {
+	if (!r->sealed && give_up_calls(r, &e)) {
 		host_say("%s", e.text);
 		status = EXIT_NO_BACKEND;
 		goto out_backend;
@@ -449,6 +491,11 @@ static int run_once(struct run *r, bool *again)
 	console_bind(r->console, &r->p);
 	r->epoll_fd = -1;
 	arm(r->clock_fd, clock_refresh(&r->p.clock));
+	if (start_devices(r, &e)) {
+		host_say("%s", e.text);
+		status = EXIT_NO_BACKEND;
+		goto out_backend;
+	}
 	if (r->p.ops->start(&r->p)) {
 		status = EXIT_NO_BACKEND;
 		goto out_backend;
@@ -460,6 +507,7 @@ static int run_once(struct run *r, bool *again)
 	}
 	console_release(r->console);
 	r->p.ops->stop(&r->p);
+	stop_devices(r);
 	flush_console(r);
 	if (!status)
 		status = conclude(r);
@@ -467,6 +515,7 @@ static int run_once(struct run *r, bool *again)
 	if (r->opt.stats)
 		print_stats(r);
 out_backend:
+	stop_devices(r);
 	console_bind(r->console, NULL);
 	if (r->epoll_fd >= 0)
 		close(r->epoll_fd);
@@ -501,6 +550,12 @@ static int set_up(struct run *r, struct error *e)
 		if (r->timeout_fd < 0)
 			return error_set(e, "cannot make a timer: %s", strerror(errno));
 		arm(r->timeout_fd, r->opt.timeout * UINT64_C(1000000000));
+	}
+	for (; r->devices < r->opt.devices; r->devices++) {
+		r->device[r->devices] =
+			device_open(r->opt.device[r->devices].kind, r->devices, r->opt.device[r->devices].spec, e);
+		if (!r->device[r->devices])
+			return -1;
 	}
 	r->console = console_open(STDIN_FILENO, STDOUT_FILENO, e);
 	return r->console ? 0 : -1;
@@ -551,6 +606,8 @@ int verb_run(int argc, char **argv)
 out:
 	end_probes();
 	keeper_stop();
+	for (unsigned int i = 0; i < r.devices; i++)
+		device_close(r.device[i]);
 	console_close(r.console);
 	image_close(&r.image);
 	if (r.signal) {

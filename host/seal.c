@@ -95,7 +95,7 @@ static bool drop_capabilities(void)
  * A rule set that handles all the kernel knows and grants nothing. What is open
  * stays usable.
  */
-static bool landlock(void)
+static bool landlock(bool sockets)
 {
 	/* As of ABI 6; the kernel takes as much of it as it is told. */
 	struct {
@@ -120,7 +120,7 @@ static bool landlock(void)
 
 	for (size_t v = 0; v < COUNT(versions) && (long)v < abi; v++) {
 		attr.fs |= versions[v].fs;
-		attr.net |= versions[v].net;
+		attr.net |= sockets ? 0 : versions[v].net;
 		attr.scoped |= versions[v].scoped;
 		size = versions[v].size;
 	}
@@ -133,10 +133,10 @@ static bool landlock(void)
 	return done;
 }
 
-void seal_privileges(void)
+void seal_privileges(bool sockets)
 {
 	seal.layer[LAYER_PRIVILEGES] = !prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
-	seal.layer[LAYER_LANDLOCK] = SANITIZED || landlock();
+	seal.layer[LAYER_LANDLOCK] = SANITIZED || landlock(sockets);
 	seal.layer[LAYER_CAPABILITIES] = drop_capabilities();
 }
 
@@ -264,7 +264,7 @@ struct filter {
 	size_t rule_count;
 };
 
-static int build(const struct filter *f, const struct seal_calls *extra, struct sock_fprog *prog)
+static int build(const struct filter *f, const struct seal_calls *const *extra, unsigned int n, struct sock_fprog *prog)
 {
 	int err;
 	scmp_filter_ctx ctx = new_filter(&err);
@@ -274,16 +274,16 @@ static int build(const struct filter *f, const struct seal_calls *extra, struct 
 		err = seccomp_syscall_priority(ctx, SCMP_SYS(ioctl), 255);
 	if (!err)
 		err = seccomp_syscall_priority(ctx, SCMP_SYS(futex), 254);
-	if (!err)
-		err = add_ioctls(ctx, extra->ioctls, extra->ioctl_count);
+	for (unsigned int i = 0; !err && i < n; i++)
+		err = add_ioctls(ctx, extra[i]->ioctls, extra[i]->ioctl_count);
 	if (!err)
 		err = add_ioctls(ctx, f->ioctls, f->ioctl_count);
 	if (!err)
 		err = add_plain(ctx, f->plain, f->plain_count);
 	if (!err)
 		err = add_rules(ctx, f->rules, f->rule_count);
-	if (!err)
-		err = add_rules(ctx, extra->rules, extra->rule_count);
+	for (unsigned int i = 0; !err && i < n; i++)
+		err = add_rules(ctx, extra[i]->rules, extra[i]->rule_count);
 	if (!err)
 		err = export(ctx, prog);
 	if (ctx)
@@ -291,7 +291,7 @@ static int build(const struct filter *f, const struct seal_calls *extra, struct 
 	return err;
 }
 
-static int build_process(const struct seal_calls *extra, struct sock_fprog *prog)
+static int build_process(const struct seal_calls *const *extra, unsigned int n, struct sock_fprog *prog)
 {
 	const struct seal_rule rules[] = {
 		{ SCMP_SYS(futex), 1, { SEAL_CMP(1, MASKED_EQ, ~(scmp_datum_t)FUTEX_FLAGS, FUTEX_WAIT) }, 0 },
@@ -323,7 +323,7 @@ static int build_process(const struct seal_calls *extra, struct sock_fprog *prog
 	};
 	const struct filter f = { terminal_ioctls, COUNT(terminal_ioctls), plain, COUNT(plain), rules, COUNT(rules) };
 
-	return build(&f, extra, prog);
+	return build(&f, extra, n, prog);
 }
 
 /* Only what `process` allows matters here; the two stand one behind the other. */
@@ -342,7 +342,46 @@ static int build_vcpu(const struct seal_calls *extra, struct sock_fprog *prog)
 	};
 	const struct filter f = { NULL, 0, vcpu_plain, COUNT(vcpu_plain), rules, COUNT(rules) };
 
-	return build(&f, extra, prog);
+	return build(&f, &extra, 1, prog);
+}
+
+/* What every device's thread does: wait, hold a lock, have memory, be told to end, and say so. */
+static const int thread_plain[] = {
+	SCMP_SYS(read),		SCMP_SYS(write),	   SCMP_SYS(poll),
+	SCMP_SYS(sched_yield),	SCMP_SYS(restart_syscall), SCMP_SYS(clock_gettime),
+	SCMP_SYS(munmap),	SCMP_SYS(madvise),	   SCMP_SYS(brk),
+	SCMP_SYS(rt_sigreturn), SCMP_SYS(getpid),	   SCMP_SYS(gettid),
+	SCMP_SYS(exit),		SCMP_SYS(rt_sigprocmask),  SCMP_SYS(set_robust_list),
+	SCMP_SYS(rseq),
+};
+
+int seal_thread_filter(const struct seal_table *table, const struct seal_calls *calls, struct sock_fprog *prog,
+		       struct error *e)
+{
+	const struct seal_rule rules[] = {
+		{ SCMP_SYS(futex), 0, { { 0 } }, 0 },
+		{ SCMP_SYS(mmap),
+		  2,
+		  { SEAL_CMP(3, MASKED_EQ, MAP_ANONYMOUS, MAP_ANONYMOUS), SEAL_ONLY_BITS(2, PROT_RW) },
+		  0 },
+		{ SCMP_SYS(mprotect), 1, { SEAL_ONLY_BITS(2, PROT_RW) }, 0 },
+		{ SCMP_SYS(mremap), 0, { { 0 } }, 0 },
+		{ SCMP_SYS(tgkill), 1, { SEAL_IS(0, getpid()) }, 0 },
+		/* The terminal is put back whoever dies. */
+		{ SCMP_SYS(ioctl), 1, { SEAL_IS(1, TCSETS) }, 0 },
+	};
+	const struct filter f = { NULL, 0, thread_plain, COUNT(thread_plain), rules, COUNT(rules) };
+	const struct seal_calls *const extra[] = { &table->raise, calls };
+	const int err = build(&f, extra, COUNT(extra), prog);
+
+	return err ? error_set(e, "seal: cannot build a device's system call filter: %s", strerror(-err)) : 0;
+}
+
+int seal_thread(const struct sock_fprog *prog)
+{
+	if (!seal.sealed)
+		return 0;
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, prog);
 }
 
 /* Text for a handler: nothing of stdio's, whose locks the interrupted code may hold. */
@@ -420,13 +459,17 @@ static bool report_layers(bool require)
 	return !require;
 }
 
-int seal_calls(const struct seal_table *table, bool require, struct error *e)
+int seal_calls(const struct seal_table *table, const struct seal_calls *more, unsigned int n, bool require,
+	       struct error *e)
 {
+	const struct seal_calls *extra[1 + SEAL_MORE] = { &table->process };
 	const struct seal_calls *v = &table->vcpu;
 	struct sigaction sa = { .sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO | SA_RESETHAND | SA_NODEFER };
 	int err;
 
-	err = build_process(&table->process, &seal.process);
+	for (unsigned int i = 0; i < n && i < SEAL_MORE; i++)
+		extra[1 + i] = &more[i];
+	err = build_process(extra, 1 + (n < SEAL_MORE ? n : SEAL_MORE), &seal.process);
 	if (!err && (v->ioctl_count || v->rule_count))
 		err = build_vcpu(v, &seal.vcpu);
 	if (err)

@@ -57,6 +57,7 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 	m->ram = (uint8_t *)MON_RAM_VA;
 	m->clock = (const struct keel_clock *)MON_ABI_VA;
 	memcpy(m->offered, p->offered, sizeof(m->offered));
+	m->devices = p->devices;
 	m->entry = p->entry;
 	m->start_va = MON_ABI_VA + KEEL_PAGE_SIZE;
 	m->gate_va = MON_GATE_VA;
@@ -75,6 +76,8 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 	for (unsigned int i = 0; i < p->vcpus; i++)
 		p->vcpu[i] = (struct keel_vcpu __pvshared *)(mm->mem + (uint64_t)i * MON_BLOCK_SIZE);
 	p->console_port = &m->console_port;
+	p->tracking = &m->tracking;
+	p->hostlog = mm->mem + log_off;
 	return 0;
 fail:
 	err = -errno;
@@ -90,6 +93,8 @@ void monmem_destroy(struct monmem *mm)
 	for (unsigned int i = 0; i < mm->p->vcpus; i++)
 		mm->p->vcpu[i] = NULL;
 	mm->p->console_port = NULL;
+	mm->p->tracking = NULL;
+	mm->p->hostlog = NULL;
 	if (mm->mem)
 		munmap(mm->mem, mm->size);
 	if (mm->fd >= 0)

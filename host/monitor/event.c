@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * EVENT, TIME and VCPU: ports, timers, waiting, starting and stopping. The map
+ * EVENT, TIME, VCPU and DEVICE: ports, timers, waiting, starting and stopping. The map
  * itself is libhypercall's event.c, the same code guests and the host run; any vCPU
  * may write any other's. Who makes `pending` of another non-zero kicks it.
  */
@@ -136,8 +136,14 @@ static int64_t port_op(struct mvcpu *v, uint32_t op, uint64_t port, int at)
 {
 	struct mvcpu *of;
 	uint32_t bit;
-	int64_t status = port_find(v, port, at, &of, &bit);
+	int64_t status;
 
+	/* A doorbell can be rung, nothing else. Generation 0: devices do not come and go. */
+	if (op == KEEL_EVENT_OP_SEND && port >> 12 == KEEL_PORT_HOST && KEEL_PORT_BIT(port) < v->mon->devices) {
+		mb_device(v, KEEL_PORT_BIT(port));
+		return KEEL_OK;
+	}
+	status = port_find(v, port, at, &of, &bit);
 	if (status != KEEL_OK)
 		return status;
 	switch (op) {
@@ -383,4 +389,55 @@ mret mon_vcpu_info(struct mvcpu *v, const uint64_t *a)
 	return MRET(KEEL_OK, __atomic_load_n(&mv_peer(v, a[0])->run, __ATOMIC_SEQ_CST) == MON_STOPPED
 				     ? KEEL_VCPU_STOPPED
 				     : KEEL_VCPU_RUNNING);
+}
+
+/* DEVICE: the host's, but for what only the monitor knows: which ports there are. */
+
+mret mon_device_enum(struct mvcpu *v, const uint64_t *a)
+{
+	mret r = mb_remote(v, KEEL_CALL_DEVICE_ENUM, a);
+
+	if (r.status == KEEL_OK)
+		mon_wrote(v->mon, a[1], sizeof(struct keel_device_info));
+	return r;
+}
+
+mret mon_device_status(struct mvcpu *v, const uint64_t *a)
+{
+	return mb_remote(v, KEEL_CALL_DEVICE_STATUS, a);
+}
+
+mret mon_device_accept(struct mvcpu *v, const uint64_t *a)
+{
+	return mb_remote(v, KEEL_CALL_DEVICE_ACCEPT, a);
+}
+
+mret mon_device_queue(struct mvcpu *v, const uint64_t *a)
+{
+	struct keel_device_queue q;
+
+	/* Where it cannot be read the host says so. */
+	if (!(a[2] % 8) && mon_copy_in(v->mon, &q, a[2], sizeof(q)) && q.port != KEEL_DEVICE_NO_PORT) {
+		struct mvcpu *of;
+		uint32_t bit;
+		int64_t status = port_find(v, q.port, KEEL_AT_FIELD(4), &of, &bit);
+
+		if (status != KEEL_OK)
+			return MRET(status, 0);
+	}
+	return mb_remote(v, KEEL_CALL_DEVICE_QUEUE, a);
+}
+
+mret mon_device_config_read(struct mvcpu *v, const uint64_t *a)
+{
+	mret r = mb_remote(v, KEEL_CALL_DEVICE_CONFIG_READ, a);
+
+	if (r.status == KEEL_OK)
+		mon_wrote(v->mon, a[2], a[3]);
+	return r;
+}
+
+mret mon_device_config_write(struct mvcpu *v, const uint64_t *a)
+{
+	return mb_remote(v, KEEL_CALL_DEVICE_CONFIG_WRITE, a);
 }

@@ -232,6 +232,7 @@ struct mon {
 	uint32_t console_port; /* vcpu << 12 | bit, + 1; 0 = unbound. The host reads it; written under `ports` */
 	uint64_t xfeatures;    /* XCR0 components of user code and what a context's XSAVE area is */
 	uint32_t xsave_size;
+	uint32_t devices; /* doorbells there are, one for each device */
 	uint32_t spaces;  /* how many there may be: base_limit */
 	struct as *space; /* [spaces], index - 1 */
 
@@ -518,6 +519,7 @@ void mb_park(struct mvcpu *v)
 	__attribute__((noreturn)); /* v->run is STOPPED: until it is STARTING, then as at the first start */
 mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg);
 void mb_doorbell(struct mvcpu *v);
+void mb_device(struct mvcpu *v, uint32_t device); /* ring the doorbell of one; below mon.devices */
 bool mb_release(struct mvcpu *v, uint64_t gpa, uint64_t pages);
 bool mb_populate(struct mvcpu *v, uint64_t gpa, uint64_t pages);
 void mb_fatal(struct mvcpu *v) __attribute__((noreturn)); /* report v->fatal and stop */

@@ -7,6 +7,7 @@
 #include <keel/base.h>
 #include <keel/calls.h>
 #include <keel/console.h>
+#include <keel/device.h>
 #include <keel/event.h>
 #include <keel/hvm.h>
 #include <keel/mmu.h>

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "../../console.h"
+#include "../../devices/device.h"
 #include "../../hvmboot.h"
 #include "../../log.h"
 #include "../../monitor/bugs.h"
@@ -279,6 +280,11 @@ void mb_doorbell(struct mvcpu *v)
 	/* It fails only when the counter is at its end: the wake-up is there already. */
 	if (write(hvm_of(v)->k->p->doorbell_fd, &one, sizeof(one)) < 0)
 		return;
+}
+
+void mb_device(struct mvcpu *v, uint32_t device)
+{
+	device_ring(hvm_of(v)->k->p->device[device]);
 }
 
 static bool advise(struct mvcpu *v, uint64_t gpa, uint64_t pages, int advice)

@@ -35,7 +35,7 @@ $(O)/host/%.o: host/backend/kvm/%.c
 	$(Q)$(CC) $(HOST_CFLAGS) -Iabi $(BUGS) -c -o $@ $<
 
 # HVM: the monitor's core as a part of keel, with the list of calls such guests are offered.
-HVM_OFFERED := BASE MULTICALL EVENT TIME CONSOLE MEMORY CRASH STATS
+HVM_OFFERED := BASE MULTICALL EVENT TIME CONSOLE MEMORY DEVICE CRASH STATS
 HVM_OBJS := $(addprefix $(O)/host/,hvm_call.o hvm_mon_core.o hvm_mon_event.o hvm_mon_mmu.o hvm_mon_space.o)
 HOST_BACKEND_OBJS += $(HVM_OBJS) $(addprefix $(O)/host/,hvm.o hc_clock.o)
 $(O)/host/hvm/hypercalls.def: abi/hypercalls.def host/backend/kvm/kvm.mk

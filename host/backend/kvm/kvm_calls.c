@@ -46,7 +46,11 @@ static const uint32_t vcpu_ioctls[] = {
 	KVM_RUN, KVM_GET_REGS, KVM_SET_REGS, KVM_GET_SREGS, KVM_IRQ_LINE, KVM_SIGNAL_MSI
 };
 
+/* An upcall of an HVM guest; of others a descriptor is written to. */
+static const uint32_t raise_ioctls[] = { KVM_IRQ_LINE, KVM_SIGNAL_MSI };
+
 const struct seal_table kvm_calls = {
 	.process = { .ioctls = process_ioctls, .ioctl_count = sizeof(process_ioctls) / sizeof(process_ioctls[0]) },
 	.vcpu = { .ioctls = vcpu_ioctls, .ioctl_count = sizeof(vcpu_ioctls) / sizeof(vcpu_ioctls[0]) },
+	.raise = { .ioctls = raise_ioctls, .ioctl_count = sizeof(raise_ioctls) / sizeof(raise_ioctls[0]) },
 };

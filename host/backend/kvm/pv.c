@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../devices/device.h"
 #include "../../log.h"
 #include "../../startinfo.h"
 #include "../monmem.h"
@@ -276,7 +277,19 @@ static int build_memory(struct kvm *k)
 	return err;
 }
 
-/* The doorbell goes to the event loop, a kick comes as a message-signalled interrupt; neither leaves the kernel. */
+/* A doorbell each by what is written: 0 is the event loop's, 1 + n device n's. */
+static int connect_bell(struct kvm *k, uint32_t value, int fd)
+{
+	struct kvm_ioeventfd bell = { .addr = PV_PORT_DOORBELL,
+				      .len = 4,
+				      .fd = fd,
+				      .datamatch = value,
+				      .flags = KVM_IOEVENTFD_FLAG_PIO | KVM_IOEVENTFD_FLAG_DATAMATCH };
+
+	return ioctl(k->vm_fd, KVM_IOEVENTFD, &bell) ? -errno : 0;
+}
+
+/* Doorbells go to who waits on them, a kick comes as a message-signalled interrupt; neither leaves the kernel. */
 static int connect(struct kvm *k)
 {
 	struct pv *pv = pv_of(k);
@@ -284,9 +297,6 @@ static int connect(struct kvm *k)
 		struct kvm_irq_routing table;
 		uint8_t room[sizeof(struct kvm_irq_routing) + PARTITION_VCPUS * sizeof(struct kvm_irq_routing_entry)];
 	} route = { .table.nr = k->vcpus };
-	struct kvm_ioeventfd bell = {
-		.addr = PV_PORT_DOORBELL, .len = 4, .fd = k->p->doorbell_fd, .flags = KVM_IOEVENTFD_FLAG_PIO
-	};
 	int err = 0;
 
 	for (unsigned int i = 0; i < k->vcpus; i++)
@@ -294,8 +304,12 @@ static int connect(struct kvm *k)
 									 .type = KVM_IRQ_ROUTING_MSI,
 									 .u.msi = { .address_lo = MSI_ADDRESS(i),
 										    .data = PV_VECTOR_KICK } };
-	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route.table) || ioctl(k->vm_fd, KVM_IOEVENTFD, &bell))
+	if (ioctl(k->vm_fd, KVM_SET_GSI_ROUTING, &route.table))
 		err = -errno;
+	if (!err)
+		err = connect_bell(k, 0, k->p->doorbell_fd);
+	for (unsigned int i = 0; !err && i < k->p->devices; i++)
+		err = connect_bell(k, 1 + i, device_bell(k->p->device[i]));
 	for (unsigned int i = 0; !err && i < k->vcpus; i++) {
 		struct kvm_irqfd kick = { .gsi = i };
 

@@ -464,6 +464,12 @@ void mb_doorbell(struct mvcpu *v)
 	out32(PV_PORT_DOORBELL, 0);
 }
 
+void mb_device(struct mvcpu *v, uint32_t device)
+{
+	(void)v;
+	out32(PV_PORT_DOORBELL, 1 + device);
+}
+
 void mb_fatal(struct mvcpu *v)
 {
 	static const uint64_t none[5];

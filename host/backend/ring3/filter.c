@@ -5,7 +5,7 @@
  * (both words, so that 32-bit truncation hides nothing); hostile code may jump
  * to any system call instruction with any registers, and still only change
  * mappings below the host's window, of this partition's own files, sleep, arm
- * its own timers, kick its own threads, or ring its own doorbell.
+ * its own timers, kick its own threads, or ring its own doorbells.
  *
  * Everything else, other architectures' numbers included, traps into K's crash
  * path; a K whose crash path is broken dies of it.
@@ -184,6 +184,11 @@ int ring3_filter(const struct partition *p, uint32_t tgid, bool user, struct soc
 		err = add_mapping_rules(ctx, p);
 	if (!err)
 		err = add_rules(ctx, rules, sizeof(rules) / sizeof(rules[0]));
+	for (unsigned int i = 0; !err && i < p->devices; i++) {
+		const struct rule bell = { SCMP_SYS(write), 3, { IS(0, K_FD_DEVICE + i), SHARED_VCPU(1), IS(2, 8) } };
+
+		err = add_rules(ctx, &bell, 1);
+	}
 	if (!err && user)
 		err = add_rules(ctx, user_rules, sizeof(user_rules) / sizeof(user_rules[0]));
 	return take_program(ctx, err, prog, max);

@@ -561,6 +561,11 @@ void mb_doorbell(struct mvcpu *v)
 	sys3(__NR_write, K_FD_DOORBELL, (uint64_t)&v->backend[K_SLOT_ONE], 8);
 }
 
+void mb_device(struct mvcpu *v, uint32_t device)
+{
+	sys3(__NR_write, K_FD_DEVICE + device, (uint64_t)&v->backend[K_SLOT_ONE], 8);
+}
+
 void mb_fatal(struct mvcpu *v)
 {
 	static const uint64_t none[5];

@@ -257,6 +257,7 @@ void n_main(void)
 	const struct k_config *c = (const struct k_config *)((struct mon *)MON_VA)->backend;
 	struct sock_fprog prog = { c->n_filter_len, (struct sock_filter *)(MON_VA + K_N_FILTER_OFF) };
 	const uint64_t ram = ((struct mon *)MON_VA)->ram_size, mon_size = c->mon_size;
+	const uint32_t devices = ((struct mon *)MON_VA)->devices;
 	int status;
 	long pid;
 
@@ -267,7 +268,8 @@ void n_main(void)
 	__builtin_memcpy(m_code, (void *)(MON_VA + K_M_FILTER_OFF), m_len * sizeof(m_code[0]));
 	must(sys5(__NR_prctl, PR_SET_DUMPABLE, 0, 0, 0, 0));
 	must(sys5(__NR_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
-	must(sys1(__NR_close, K_FD_DOORBELL));
+	for (uint64_t fd = K_FD_DOORBELL; fd < K_FD_DEVICE + devices; fd++)
+		must(sys1(__NR_close, fd));
 	must(sys1(__NR_close, K_FD_MON));
 	must(sys3(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, (uint64_t)&prog));
 	must(sys2(__NR_munmap, MON_RAM_VA, ram));

@@ -19,6 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "../../devices/device.h"
 #include "../../image.h"
 #include "../../log.h"
 #include "../../seal.h"
@@ -437,9 +438,12 @@ static int ring3_create(struct partition *p)
 	if (err)
 		goto fail;
 	{
-		const int fds[] = { p->ram_fd, p->abi_fd, b->mm.fd, p->doorbell_fd };
+		int fds[K_FD_DEVICE - K_FD_RAM + PARTITION_DEVICES] = { p->ram_fd, p->abi_fd, b->mm.fd,
+									p->doorbell_fd };
 
-		err = sandbox_spawn(fds, sizeof(fds) / sizeof(fds[0]), memory_of(b), &b->k);
+		for (unsigned int i = 0; i < p->devices; i++)
+			fds[K_FD_DEVICE - K_FD_RAM + i] = device_bell(p->device[i]);
+		err = sandbox_spawn(fds, K_FD_DEVICE - K_FD_RAM + p->devices, memory_of(b), &b->k);
 	}
 	close(b->mm.fd);
 	b->mm.fd = -1;
@@ -572,6 +576,7 @@ static const struct seal_rule seal_rules[] = {
 
 static const struct seal_table seal_table = {
 	.process = { .rules = seal_rules, .rule_count = sizeof(seal_rules) / sizeof(seal_rules[0]) },
+	.raise = { .rules = seal_rules, .rule_count = sizeof(seal_rules) / sizeof(seal_rules[0]) },
 };
 
 const struct backend_ops ring3_backend = {

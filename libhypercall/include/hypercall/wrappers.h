@@ -276,6 +276,42 @@ static inline struct keel_ret keel_memory_populate(keel_gpa_t gpa, keel_u64 len)
 	return keel_call2(KEEL_CALL_MEMORY_POPULATE, gpa.v, len);
 }
 
+/* describe device number index */
+static inline struct keel_ret keel_device_enum(keel_u32 index, keel_gpa_t info)
+{
+	return keel_call2(KEEL_CALL_DEVICE_ENUM, index, info.v);
+}
+
+/* write the virtio status; value = what it is now */
+static inline struct keel_ret keel_device_status(keel_u64 device, keel_u32 status)
+{
+	return keel_call2(KEEL_CALL_DEVICE_STATUS, device, status);
+}
+
+/* accept virtio features */
+static inline struct keel_ret keel_device_accept(keel_u64 device, keel_u32 word, keel_u64 bits)
+{
+	return keel_call3(KEEL_CALL_DEVICE_ACCEPT, device, word, bits);
+}
+
+/* set up a virtqueue; value = its doorbell */
+static inline struct keel_ret keel_device_queue(keel_u64 device, keel_u32 queue, keel_gpa_t setup)
+{
+	return keel_call3(KEEL_CALL_DEVICE_QUEUE, device, queue, setup.v);
+}
+
+/* read config space; value = its generation */
+static inline struct keel_ret keel_device_config_read(keel_u64 device, keel_u32 offset, keel_gpa_t buf, keel_u64 len)
+{
+	return keel_call4(KEEL_CALL_DEVICE_CONFIG_READ, device, offset, buf.v, len);
+}
+
+/* write config space */
+static inline struct keel_ret keel_device_config_write(keel_u64 device, keel_u32 offset, keel_gpa_t buf, keel_u64 len)
+{
+	return keel_call4(KEEL_CALL_DEVICE_CONFIG_WRITE, device, offset, buf.v, len);
+}
+
 /* report a fatal error with a message of at most 1024 bytes */
 static inline struct keel_ret keel_crash(keel_u32 reason, keel_gpa_t message, keel_u64 len, keel_u64 word0, keel_u64 word1)
 {
