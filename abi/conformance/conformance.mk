@@ -3,7 +3,7 @@
 
 CONF := abi/conformance
 CONF_O := $(O)/conformance
-CONF_GROUPS := init start base call ctx multi mmu as harvest trap norm user event vcpu smp console memory hvm image
+CONF_GROUPS := init start base call ctx multi mmu as harvest trap norm user event vcpu smp console memory io hvm image
 CONF_CFLAGS := -std=gnu11 -ffreestanding -fno-stack-protector -fno-pic -mgeneral-regs-only -fno-omit-frame-pointer \
 	-fcf-protection=none -O2 -g -Wall -Wextra -Werror -Iabi/include -I$(CONF)/guest
 CONF_IMAGES := $(CONF_GROUPS:%=$(CONF_O)/%.elf)
@@ -50,7 +50,7 @@ CONF_LINK = $(LD) -nostdlib -static $(CONF_LDFLAGS) -T $(CONF)/guest/image.ld --
 
 # Those with address spaces, user code and other vCPUs.
 CONF_KU := $(addprefix $(CONF_O)/obj/,kt_user.o kt_vcpu.o)
-$(addprefix $(CONF_O)/,as.elf user.elf smp.elf hostile-user.elf): $(CONF_KU)
+$(addprefix $(CONF_O)/,as.elf user.elf smp.elf io.elf hostile-user.elf): $(CONF_KU)
 
 $(CONF_O)/%.elf: $(CONF_PV) $(CONF_O)/obj/%.o $(CONF)/guest/image.ld
 	$(Q)$(CONF_LINK)

@@ -12,7 +12,7 @@ bad=0
 # One test of either profile, or several separated by commas.
 run()
 {
-	keel-conform --adapter "$adapter" --profile CORE,SMP,HVM --rounds-scale 1000 --slow 5 --filter "$1"
+	keel-conform --adapter "$adapter" --profile CORE,SMP,IO,HVM --rounds-scale 1000 --slow 5 --filter "$1"
 }
 
 echo "KTAP version 1"

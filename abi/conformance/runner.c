@@ -50,7 +50,8 @@ struct test {
 	bool destructive, negative;
 	char *input, *line, *args;
 	long module;
-	int vcpus; /* to start with; 0 = the adapter's affair */
+	int vcpus;     /* to start with; 0 = the adapter's affair */
+	char *devices; /* kinds, + between them, in the order they are enumerated in; NULL = none */
 	int group;
 
 	bool selected, done;
@@ -209,6 +210,8 @@ static void load_manifest(const char *path)
 				t.module = atol(word + 7);
 			else if (!strncmp(word, "vcpus=", 6))
 				t.vcpus = atoi(word + 6);
+			else if (!strncmp(word, "devices=", 8))
+				t.devices = xstrdup(word + 8);
 			else if (*word)
 				die("%s: %s: unknown option '%s'", path, t.id, word);
 		}
@@ -343,6 +346,19 @@ static bool offers_vcpus(const struct test *t)
 	return t->vcpus <= 1 || atoi(cap("vcpus")) >= t->vcpus;
 }
 
+/* Tests of devices need a host that has that kind; caps says devices=KIND+KIND... */
+static bool offers_devices(const struct test *t)
+{
+	const char *offered = xprintf("+%s+", cap("devices"));
+	char *wanted = t->devices ? xstrdup(t->devices) : NULL, *at = wanted;
+
+	for (char *kind; (kind = strsep(&at, "+"));)
+		if (!strstr(offered, xprintf("+%s+", kind)))
+			return false;
+	free(wanted);
+	return true;
+}
+
 static const char *erratum_of(const char *id)
 {
 	for (size_t i = 0; i < nerrata; i++) {
@@ -406,6 +422,8 @@ static void start_job(struct job *j, struct test *t)
 		setenv("KEEL_CONFORM_DIR", j->dir, 1);
 		if (t->vcpus)
 			setenv("KEEL_CONFORM_VCPUS", xprintf("%d", t->vcpus), 1);
+		if (t->devices)
+			setenv("KEEL_CONFORM_DEVICES", t->devices, 1);
 		execl(adapter, adapter, is_hvm(t) ? "start-hvm" : "start", image, cmdline, module, (char *)NULL);
 		_exit(127);
 	}
@@ -564,7 +582,7 @@ static void judge(struct job *j, int wstatus)
 
 static void remove_dir(const char *dir)
 {
-	static const char *const left[] = { "module", "pid", "end" };
+	static const char *const left[] = { "module", "pid", "end", "disk0", "disk1", "disk2", "disk3" };
 
 	for (size_t i = 0; i < sizeof(left) / sizeof(left[0]); i++) {
 		char *p = xprintf("%s/%s", dir, left[i]);
@@ -683,6 +701,8 @@ static void report(bool all)
 			printf(" # SKIP HVM partitions are not offered: %s", cap("hvm"));
 		else if (t->outcome == SKIP && !offers_vcpus(t))
 			printf(" # SKIP partitions have %s vCPUs at most", cap("vcpus"));
+		else if (t->outcome == SKIP && !offers_devices(t))
+			printf(" # SKIP of the devices %s not all are offered", t->devices);
 		else if (t->outcome == SKIP)
 			printf(" # SKIP feature not offered");
 		else if (t->outcome == XFAIL)
@@ -729,7 +749,8 @@ static void run_all(void)
 			tests[i].erratum = erratum_of(tests[i].id);
 			tests[i].outcome = XFAIL;
 			tests[i].done = true;
-		} else if (tests[i].selected && ((is_hvm(&tests[i]) && !offers_hvm()) || !offers_vcpus(&tests[i]))) {
+		} else if (tests[i].selected && ((is_hvm(&tests[i]) && !offers_hvm()) || !offers_vcpus(&tests[i]) ||
+						 !offers_devices(&tests[i]))) {
 			tests[i].outcome = SKIP;
 			tests[i].done = true;
 		}

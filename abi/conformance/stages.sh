@@ -10,7 +10,7 @@ out=$2
 rounds=${3:-50}
 export rounds
 here=abi/conformance
-run="$out/keel-conform --adapter $here/adapters/keel --profile CORE,SMP --jobs 2"
+run="$out/keel-conform --adapter $here/adapters/keel --profile CORE,SMP,IO --jobs 2"
 KEEL=${KEEL:-$out/keel}
 export KEEL
 tmp=$(mktemp -d) || exit 1

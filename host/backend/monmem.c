@@ -19,6 +19,19 @@ static uint64_t align_up(uint64_t v, uint64_t to)
 	return (v + to - 1) / to * to;
 }
 
+/* What the monitor keeps, which the guest may have changed: it would only mislead itself. */
+static bool port_used(const struct partition *p, uint32_t port)
+{
+	const uint32_t vcpu = KEEL_PORT_VCPU(port), bit = KEEL_PORT_BIT(port);
+	const struct mvcpu *v;
+
+	if (vcpu >= p->vcpus || !p->vcpu[vcpu])
+		return false;
+	v = (const struct mvcpu *)((const uint8_t *)p->vcpu[vcpu] + MON_PRIVATE);
+	return __atomic_load_n(&v->port_used[bit / 64], __ATOMIC_ACQUIRE) >> bit % 64 & 1 &&
+	       v->port_gen[bit] == KEEL_PORT_GEN(port);
+}
+
 int monmem_create(struct monmem *mm, struct partition *p, const char *backend, uint64_t extra)
 {
 	const uint64_t ram_pages = p->ram_size / KEEL_PAGE_SIZE;
@@ -76,6 +89,7 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 	for (unsigned int i = 0; i < p->vcpus; i++)
 		p->vcpu[i] = (struct keel_vcpu __pvshared *)(mm->mem + (uint64_t)i * MON_BLOCK_SIZE);
 	p->console_port = &m->console_port;
+	p->port_used = port_used;
 	p->tracking = &m->tracking;
 	p->hostlog = mm->mem + log_off;
 	return 0;

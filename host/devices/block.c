@@ -209,7 +209,7 @@ static void finish(struct device *d, struct request *r, enum request_status stat
 	struct block *b = block_of(d);
 
 	*r->status = (uint8_t)status;
-	vq_push(&d->queue[0], &r->c, r->done + 1);
+	vq_push(&d->queue[0], &r->c, KEEL_BUG(62) ? 0 : r->done + 1);
 	r->next = b->free;
 	b->free = r;
 	b->in_flight--;
@@ -395,15 +395,12 @@ static void begin(struct device *d, struct request *r)
 	len = h.type == WRITE ? out - sizeof(h) : in - 1;
 	if (h.type == FLUSH) {
 		r->offset = 0;
-		if (KEEL_BUG(62))
-			finish(d, r, STATUS_OK);
-		else
-			submit(d, r);
+		submit(d, r);
 	} else if (h.type == GET_ID) {
 		get_id(d, r, in - 1);
 	} else if (h.type != READ && h.type != WRITE) {
 		finish(d, r, STATUS_UNSUPP);
-	} else if ((!on_disk(b, h.sector, len) && !KEEL_BUG(63)) || (h.type == WRITE && b->ro && !KEEL_BUG(64))) {
+	} else if ((!on_disk(b, h.sector, len) && !KEEL_BUG(63)) || (h.type == WRITE && b->ro)) {
 		finish(d, r, STATUS_IOERR);
 	} else {
 		r->offset = h.sector * SECTOR;

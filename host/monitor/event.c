@@ -391,7 +391,7 @@ mret mon_vcpu_info(struct mvcpu *v, const uint64_t *a)
 				     : KEEL_VCPU_RUNNING);
 }
 
-/* DEVICE: the host's, but for what only the monitor knows: which ports there are. */
+/* DEVICE: the host's, which writes its answers past the guest's mappings. */
 
 mret mon_device_enum(struct mvcpu *v, const uint64_t *a)
 {
@@ -414,17 +414,6 @@ mret mon_device_accept(struct mvcpu *v, const uint64_t *a)
 
 mret mon_device_queue(struct mvcpu *v, const uint64_t *a)
 {
-	struct keel_device_queue q;
-
-	/* Where it cannot be read the host says so. */
-	if (!(a[2] % 8) && mon_copy_in(v->mon, &q, a[2], sizeof(q)) && q.port != KEEL_DEVICE_NO_PORT) {
-		struct mvcpu *of;
-		uint32_t bit;
-		int64_t status = port_find(v, q.port, KEEL_AT_FIELD(4), &of, &bit);
-
-		if (status != KEEL_OK)
-			return MRET(status, 0);
-	}
 	return mb_remote(v, KEEL_CALL_DEVICE_QUEUE, a);
 }
 

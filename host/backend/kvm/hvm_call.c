@@ -28,10 +28,6 @@ static const uint8_t gate_code[] = { 0xf3, 0x0f, 0x1e, 0xfa, 0xe6, HVM_GATE_PORT
 
 #define INT3 0xcc /* the rest of the gate's page */
 
-#ifdef KEEL_BUGS
-unsigned int keel_bug;
-#endif
-
 static struct hvm *hvm_of(struct mvcpu *v)
 {
 	return (struct hvm *)v->backend[0];
@@ -374,9 +370,6 @@ int hvm_call_create(struct hvm *h)
 	struct mon *m;
 	int err;
 
-#ifdef KEEL_BUGS
-	keel_bug = getenv("KEEL_BUG") ? (unsigned int)atoi(getenv("KEEL_BUG")) : 0;
-#endif
 	h->deadline = KEEL_TIME_NEVER;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_condattr_init(&attr);

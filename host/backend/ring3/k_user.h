@@ -35,7 +35,7 @@
 
 /* A descriptor for each vCPU, by which M says that a command is done. A multiple of 16, for the filter. */
 #define K_FD_DONE 16
-#define K_FD_ARENA 7 /* closed before K seals itself */
+#define K_FD_ARENA 15 /* closed once it is mapped */
 
 #define U_SIG_KICK 10  /* SIGUSR1: hand over now */
 #define U_SIG_RESET 12 /* SIGUSR2: forget what you do, and sleep */

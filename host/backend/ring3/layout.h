@@ -29,7 +29,7 @@
 #define K_FD_ABI 4
 #define K_FD_MON 5 /* closed before sealing */
 #define K_FD_DOORBELL 6
-#define K_FD_DEVICE 7 /* the doorbell of the first device; more follow, below K_FD_DONE */
+#define K_FD_DEVICE 7 /* the doorbell of the first device; 8 at most: K_FD_ARENA follows */
 
 #define K_CPU_SET 128 /* bytes of a set of processors; of 1024, as everywhere */
 
