@@ -179,6 +179,11 @@ static int set_disk(void *to, const char *text, struct error *e)
 	return add_device(to, &device_block, text, e);
 }
 
+static int set_net(void *to, const char *text, struct error *e)
+{
+	return add_device(to, &device_net, text, e);
+}
+
 static int set_rng(void *to, const char *text, struct error *e)
 {
 	(void)text;
@@ -246,6 +251,7 @@ static const struct option_def run_options[] = {
 	{ "initrd", "FILE", "load FILE into memory for the guest", set_initrd },
 	{ "cmdline", "STRING", "command line for the guest", set_cmdline },
 	{ "disk", "file=FILE[,...]", "a disk: ,ro ,cache=writeback|none (past the host's page cache)", set_disk },
+	{ "net", "user|tap=NAME[,...]", "a network card: user-mode, or a tap; ,hostfwd= ,mac= ,mtu=", set_net },
 	{ "rng", NULL, "a source of random numbers", set_rng },
 	{ "timeout", "SECONDS", "end the guest after so long, exit status 124", set_timeout },
 	{ "stats", NULL, "print counters per hypercall at the end", set_stats },
