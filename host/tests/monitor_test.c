@@ -205,6 +205,11 @@ mret mb_remote(struct mvcpu *v, uint32_t id, const uint64_t *arg)
 	return MERR(KEEL_E_NOTSUP, 0);
 }
 
+void mb_device(struct mvcpu *v, uint32_t device)
+{
+	(void)v, (void)device;
+}
+
 void mb_doorbell(struct mvcpu *v)
 {
 	(void)v;

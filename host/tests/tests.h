@@ -81,6 +81,7 @@ TESTS(hvmimage);
 TESTS(hvmserial);
 TESTS(probe);
 TESTS(monmem);
+TESTS(net);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -62,6 +62,19 @@ void mb_relax(unsigned int round)
 	(void)round;
 }
 
+void mb_device(struct mvcpu *vcpu, uint32_t device)
+{
+	(void)vcpu;
+	(void)device;
+}
+
+void mon_wrote(struct mon *mon, uint64_t gpa, uint64_t len)
+{
+	(void)mon;
+	(void)gpa;
+	(void)len;
+}
+
 mret mb_remote(struct mvcpu *vcpu, uint32_t id, const uint64_t *arg)
 {
 	(void)vcpu, (void)id, (void)arg;
