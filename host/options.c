@@ -184,6 +184,11 @@ static int set_net(void *to, const char *text, struct error *e)
 	return add_device(to, &device_net, text, e);
 }
 
+static int set_console(void *to, const char *text, struct error *e)
+{
+	return add_device(to, &device_serial, text, e);
+}
+
 static int set_rng(void *to, const char *text, struct error *e)
 {
 	(void)text;
@@ -252,6 +257,7 @@ static const struct option_def run_options[] = {
 	{ "cmdline", "STRING", "command line for the guest", set_cmdline },
 	{ "disk", "file=FILE[,...]", "a disk: ,ro ,cache=writeback|none (past the host's page cache)", set_disk },
 	{ "net", "user|tap=NAME[,...]", "a network card: user-mode, or a tap; ,hostfwd= ,mac= ,mtu=", set_net },
+	{ "console", "pty|file=FILE", "a second console: on a terminal of its own, or output to a file", set_console },
 	{ "rng", NULL, "a source of random numbers", set_rng },
 	{ "timeout", "SECONDS", "end the guest after so long, exit status 124", set_timeout },
 	{ "stats", NULL, "print counters per hypercall at the end", set_stats },

@@ -82,6 +82,9 @@ TESTS(hvmserial);
 TESTS(probe);
 TESTS(monmem);
 TESTS(net);
+TESTS(virtqueue);
+TESTS(device);
+TESTS(serial);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -159,7 +159,9 @@ int main(int argc, char **argv)
 		{ clock_tests, &clock_count },	       { as_tests, &as_count },
 		{ timer_tests, &timer_count },	       { hvmimage_tests, &hvmimage_count },
 		{ hvmserial_tests, &hvmserial_count }, { probe_tests, &probe_count },
-		{ monmem_tests, &monmem_count },       { net_tests, &net_count },
+		{ monmem_tests, &monmem_count },       { virtqueue_tests, &virtqueue_count },
+		{ device_tests, &device_count },       { net_tests, &net_count },
+		{ serial_tests, &serial_count },
 	};
 	struct CMUnitTest all[160];
 	size_t n = 0;
