@@ -101,7 +101,7 @@ library()
 # The pure parts take nothing from their surroundings but memory functions.
 pure_parts_alone()
 {
-	for f in batch event ring clock start status set user; do
+	for f in batch event ring clock start status set user virtq; do
 		for flags in "-mcmodel=kernel -mno-red-zone" "-O0" "-fsanitize=undefined -fsanitize-undefined-trap-on-error"; do
 			# shellcheck disable=SC2086
 			$CC -std=gnu11 $guest $include $flags -c -o "$tmp/pure.o" libhypercall/src/$f.c || return 1

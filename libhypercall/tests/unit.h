@@ -36,5 +36,6 @@ int set_tests(void);
 int start_tests(void);
 int status_tests(void);
 int user_tests(void);
+int virtq_tests(void);
 
 #endif

@@ -54,6 +54,16 @@ static inline keel_u8 keel_shared_load8(const keel_u8 __pvshared *p)
 	return __atomic_load_n((const keel_force keel_u8 *)p, __ATOMIC_RELAXED);
 }
 
+static inline keel_u16 keel_shared_load16(const keel_u16 __pvshared *p)
+{
+	return __atomic_load_n((const keel_force keel_u16 *)p, __ATOMIC_RELAXED);
+}
+
+static inline keel_u16 keel_shared_load16_acquire(const keel_u16 __pvshared *p)
+{
+	return __atomic_load_n((const keel_force keel_u16 *)p, __ATOMIC_ACQUIRE);
+}
+
 static inline keel_u32 keel_shared_load32(const keel_u32 __pvshared *p)
 {
 	return __atomic_load_n((const keel_force keel_u32 *)p, __ATOMIC_RELAXED);
@@ -72,6 +82,11 @@ static inline keel_u64 keel_shared_load64(const keel_u64 __pvshared *p)
 static inline void keel_shared_store16(keel_u16 __pvshared *p, keel_u16 v)
 {
 	__atomic_store_n((keel_force keel_u16 *)p, v, __ATOMIC_RELAXED);
+}
+
+static inline void keel_shared_store16_release(keel_u16 __pvshared *p, keel_u16 v)
+{
+	__atomic_store_n((keel_force keel_u16 *)p, v, __ATOMIC_RELEASE);
 }
 
 static inline void keel_shared_store32(keel_u32 __pvshared *p, keel_u32 v)
