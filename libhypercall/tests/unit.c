@@ -6,9 +6,9 @@ static const struct {
 	const char *name;
 	int (*run)(void);
 } groups[] = {
-	{ "batch", batch_tests }, { "clock", clock_tests }, { "event", event_tests }, { "printf", printf_tests },
-	{ "ring", ring_tests },	  { "set", set_tests },	    { "start", start_tests }, { "status", status_tests },
-	{ "user", user_tests },	  { "virtq", virtq_tests },
+	{ "batch", batch_tests },   { "clock", clock_tests }, { "device", device_tests }, { "event", event_tests },
+	{ "printf", printf_tests }, { "ring", ring_tests },   { "set", set_tests },	  { "start", start_tests },
+	{ "status", status_tests }, { "user", user_tests },   { "virtq", virtq_tests },
 };
 
 int main(int argc, char **argv)

@@ -29,6 +29,7 @@ static inline uint64_t below(uint64_t *s, uint64_t n)
 
 int batch_tests(void);
 int clock_tests(void);
+int device_tests(void);
 int event_tests(void);
 int printf_tests(void);
 int ring_tests(void);

@@ -1,170 +1,42 @@
 // SPDX-License-Identifier: MIT OR BSD-2-Clause-Patent
-/*
- * The virtqueue driver against a device written here from the text of virtio 2.7:
- * one that works, one that lies, and one on another thread.
- */
+/* The virtqueue driver against fake_queue.h: a device that works, one that lies, and one on another thread. */
 #include <pthread.h>
 #include <semaphore.h>
 
 #include <hypercall/virtq.h>
 
-#include "unit.h"
+#include "fake_queue.h"
 
 #define ENTRIES 8
-#define EACH 4			     /* descriptors of an indirect table */
-#define SHIFT KEEL_U64(0x7000000000) /* a GPA is an address here, and this on top */
+#define EACH 4 /* descriptors of an indirect table */
+#define SHIFT FAKE_SHIFT
 #define INDIRECT KEEL_VIRTIO_F_INDIRECT_DESC
 #define EVENT_IDX KEEL_VIRTIO_F_EVENT_IDX
-
-/* ---------------------------------------------------------------- the device */
-
-struct device {
-	uint8_t *ring;
-	unsigned int entries;
-	uint16_t seen; /* of the available ring */
-	uint16_t given, signalled;
-	bool event_idx;
-};
-
-struct chain {
-	uint16_t head;
-	unsigned int out, in;
-	struct {
-		uint8_t *at;
-		uint32_t len;
-	} part[ENTRIES + EACH];
-};
-
-static void *va(uint64_t gpa)
-{
-	return (void *)(uintptr_t)(gpa - SHIFT);
-}
-
-static uint16_t *avail(const struct device *d)
-{
-	return (uint16_t *)(d->ring + 16 * d->entries);
-}
-
-static uint16_t *used(const struct device *d)
-{
-	return (uint16_t *)(d->ring + (18 * d->entries + 6 + 3) / 4 * 4);
-}
-
-static struct keel_virtq_used_elem *elem(const struct device *d, uint16_t i)
-{
-	return (struct keel_virtq_used_elem *)(used(d) + 2) + i % d->entries;
-}
-
-static uint16_t *avail_event(const struct device *d)
-{
-	return used(d) + 2 + 4 * d->entries;
-}
-
-static uint16_t used_event(const struct device *d)
-{
-	return __atomic_load_n(avail(d) + 2 + d->entries, __ATOMIC_SEQ_CST);
-}
-
-/* False and a message in place of an assertion: it runs on another thread as well. */
-static bool walk(const struct keel_virtq_desc *table, unsigned int size, unsigned int i, struct chain *c)
-{
-	for (unsigned int n = 0; n < size; n++) {
-		const struct keel_virtq_desc *d = &table[i];
-
-		if (d->flags & KEEL_VIRTQ_DESC_INDIRECT)
-			return d->flags == KEEL_VIRTQ_DESC_INDIRECT && d->len % 16 == 0 && c->out + c->in == 0 &&
-			       walk(va(d->addr), d->len / 16, 0, c);
-		if (d->flags & KEEL_VIRTQ_DESC_WRITE)
-			c->in++;
-		else if (c->in)
-			return false;
-		else
-			c->out++;
-		c->part[c->out + c->in - 1].at = va(d->addr);
-		c->part[c->out + c->in - 1].len = d->len;
-		if (!(d->flags & KEEL_VIRTQ_DESC_NEXT))
-			return true;
-		i = d->next;
-		if (i >= size)
-			return false;
-	}
-	return false;
-}
-
-/* 1, 0 when there is none, -1 when the driver broke the rules. */
-static int device_pop(struct device *d, struct chain *c)
-{
-	uint16_t idx = __atomic_load_n(avail(d) + 1, __ATOMIC_ACQUIRE);
-
-	if (idx == d->seen)
-		return 0;
-	if ((uint16_t)(idx - d->seen) > d->entries)
-		return -1;
-	memset(c, 0, sizeof(*c));
-	c->head = avail(d)[2 + d->seen++ % d->entries];
-	return c->head < d->entries && walk((struct keel_virtq_desc *)d->ring, d->entries, c->head, c) ? 1 : -1;
-}
-
-static void device_push(struct device *d, uint16_t head, uint32_t len)
-{
-	*elem(d, d->given++) = (struct keel_virtq_used_elem){ head, len };
-	__atomic_store_n(used(d) + 1, d->given, __ATOMIC_RELEASE);
-}
-
-/* As in the text: does going from `old` to `new` pass `event`? */
-static bool passes(uint16_t event, uint16_t new, uint16_t old)
-{
-	return (uint16_t)(new - event - 1) < (uint16_t)(new - old);
-}
-
-static bool device_must_interrupt(struct device *d)
-{
-	uint16_t old = d->signalled;
-
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	d->signalled = d->given;
-	if (d->event_idx)
-		return passes(used_event(d), d->given, old);
-	return !(__atomic_load_n(avail(d), __ATOMIC_SEQ_CST) & KEEL_VIRTQ_AVAIL_NO_INTERRUPT);
-}
-
-/* Ask for the doorbell; true when there is something already. */
-static bool device_want_notify(struct device *d)
-{
-	if (d->event_idx)
-		__atomic_store_n(avail_event(d), d->seen, __ATOMIC_SEQ_CST);
-	else
-		__atomic_store_n(used(d), 0, __ATOMIC_SEQ_CST);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	return __atomic_load_n(avail(d) + 1, __ATOMIC_ACQUIRE) != d->seen;
-}
-
-/* ---------------------------------------------------------------- fixtures */
 
 /* Each of its own and of its exact size, so that the sanitizer sees a step outside. */
 static struct rig {
 	struct keel_virtq q;
 	struct keel_virtq_memory mem;
-	struct device dev;
+	struct fake_queue dev;
 	uint8_t data[4096];
 } rig;
 
 static struct keel_virtq *const q = &rig.q;
-static struct device *const dev = &rig.dev;
+static struct fake_queue *const dev = &rig.dev;
 
 /* All entries start at index `start`, as they would after that many buffers. */
 static void begin(unsigned int entries, uint64_t features, uint16_t start)
 {
 	assert_int_equal(keel_virtq_init(q, entries, &rig.mem, features), 0);
 	q->added = q->published = q->taken = start;
-	*dev = (struct device){ .ring = rig.mem.ring,
-				.entries = entries,
-				.seen = start,
-				.given = start,
-				.signalled = start,
-				.event_idx = features & EVENT_IDX };
-	avail(dev)[1] = used(dev)[1] = start;
-	*avail_event(dev) = avail(dev)[2 + entries] = start;
+	*dev = (struct fake_queue){ .ring = rig.mem.ring,
+				    .entries = entries,
+				    .seen = start,
+				    .given = start,
+				    .signalled = start,
+				    .event_idx = features & EVENT_IDX };
+	fake_avail(dev)[1] = fake_used(dev)[1] = start;
+	*fake_avail_event(dev) = fake_avail(dev)[2 + entries] = start;
 }
 
 static int fresh(void **state)
@@ -272,24 +144,24 @@ static void what_no_buffer_can_be(void **state)
 static void a_buffer_goes_there_and_back(void **state)
 {
 	const struct keel_virtq_seg s[4] = { seg(0, 5), seg(100, 6), seg(200, 7), seg(300, 8) };
-	struct chain c;
+	struct fake_chain c;
 	void *cookie;
 	uint32_t len;
 
 	(void)state;
 	assert_int_equal(keel_virtq_add(q, s, 2, 2, tag(77)), 0);
-	assert_int_equal(device_pop(dev, &c), 0); /* not yet published */
+	assert_int_equal(fake_pop(dev, &c), 0); /* not yet published */
 	keel_virtq_publish(q);
-	assert_int_equal(device_pop(dev, &c), 1);
+	assert_int_equal(fake_pop(dev, &c), 1);
 	assert_int_equal(c.out, 2);
 	assert_int_equal(c.in, 2);
 	for (int i = 0; i < 4; i++) {
-		assert_ptr_equal(c.part[i].at, va(s[i].gpa));
+		assert_ptr_equal(c.part[i].at, fake_va(s[i].gpa));
 		assert_int_equal(c.part[i].len, s[i].len);
 	}
-	assert_int_equal(device_pop(dev, &c), 0);
+	assert_int_equal(fake_pop(dev, &c), 0);
 	assert_int_equal(keel_virtq_get(q, &cookie, &len), 0);
-	device_push(dev, c.head, 9);
+	fake_push(dev, c.head, 9);
 	assert_int_equal(keel_virtq_get(q, &cookie, &len), 1);
 	assert_ptr_equal(cookie, tag(77));
 	assert_int_equal(len, 9);
@@ -299,22 +171,22 @@ static void a_buffer_goes_there_and_back(void **state)
 
 static void one_publication_shows_several(void **state)
 {
-	struct chain c;
+	struct fake_chain c;
 
 	(void)state;
 	for (uintptr_t i = 0; i < 3; i++)
 		lend(i, true);
 	keel_virtq_publish(q);
-	assert_int_equal(avail(dev)[1], 3);
+	assert_int_equal(fake_avail(dev)[1], 3);
 	for (int i = 0; i < 3; i++)
-		assert_int_equal(device_pop(dev, &c), 1);
-	assert_int_equal(device_pop(dev, &c), 0);
+		assert_int_equal(fake_pop(dev, &c), 1);
+	assert_int_equal(fake_pop(dev, &c), 0);
 }
 
 static void a_full_queue_takes_no_more(void **state)
 {
 	struct keel_virtq_seg s[3] = { seg(0, 1), seg(1, 1), seg(2, 1) };
-	struct chain c;
+	struct fake_chain c;
 	void *cookie;
 
 	(void)state;
@@ -325,9 +197,9 @@ static void a_full_queue_takes_no_more(void **state)
 	assert_int_equal(keel_virtq_add(q, s, 1, 0, NULL), KEEL_STATUS(KEEL_E_AGAIN, 0));
 	keel_virtq_publish(q);
 	for (int i = 0; i < ENTRIES - 1; i++)
-		assert_int_equal(device_pop(dev, &c), 1);
+		assert_int_equal(fake_pop(dev, &c), 1);
 	/* The last one, of two descriptors, comes back first. */
-	device_push(dev, c.head, 0);
+	fake_push(dev, c.head, 0);
 	assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 	assert_ptr_equal(cookie, tag(100));
 	assert_int_equal(keel_virtq_add(q, s, 3, 0, NULL), KEEL_STATUS(KEEL_E_AGAIN, 0));
@@ -339,7 +211,7 @@ static void an_indirect_buffer_is_one_descriptor(void **state)
 {
 	struct keel_virtq_seg s[EACH + 1];
 	const struct keel_virtq_desc *table = rig.mem.ring;
-	struct chain c;
+	struct fake_chain c;
 
 	(void)state;
 	for (unsigned int i = 0; i <= EACH; i++)
@@ -355,13 +227,13 @@ static void an_indirect_buffer_is_one_descriptor(void **state)
 	assert_int_equal(keel_virtq_add(q, s, 1, EACH, NULL), 0);
 	assert_int_equal(q->free, ENTRIES - 2 - (EACH + 1));
 	keel_virtq_publish(q);
-	assert_int_equal(device_pop(dev, &c), 1);
+	assert_int_equal(fake_pop(dev, &c), 1);
 	assert_int_equal(c.out, 1);
 	assert_int_equal(c.in, EACH - 1);
 	for (int i = 0; i < EACH; i++)
-		assert_ptr_equal(c.part[i].at, va(s[i].gpa));
-	assert_int_equal(device_pop(dev, &c), 1);
-	assert_int_equal(device_pop(dev, &c), 1);
+		assert_ptr_equal(c.part[i].at, fake_va(s[i].gpa));
+	assert_int_equal(fake_pop(dev, &c), 1);
+	assert_int_equal(fake_pop(dev, &c), 1);
 	assert_int_equal(c.in, EACH);
 
 	/* Not accepted, or no memory for it: chains. */
@@ -374,7 +246,7 @@ static void an_indirect_buffer_is_one_descriptor(void **state)
 static void a_queue_full_of_indirect_buffers(void **state)
 {
 	struct keel_virtq_seg s[EACH];
-	struct chain c;
+	struct fake_chain c;
 
 	(void)state;
 	begin(ENTRIES, INDIRECT, 0);
@@ -386,7 +258,7 @@ static void a_queue_full_of_indirect_buffers(void **state)
 	assert_int_equal(keel_virtq_add(q, s, 0, EACH, NULL), KEEL_STATUS(KEEL_E_AGAIN, 0));
 	keel_virtq_publish(q);
 	for (unsigned int b = 0; b < ENTRIES; b++) {
-		assert_int_equal(device_pop(dev, &c), 1);
+		assert_int_equal(fake_pop(dev, &c), 1);
 		for (unsigned int i = 0; i < EACH; i++)
 			assert_ptr_equal(c.part[i].at, rig.data + b * 64 + i);
 	}
@@ -414,7 +286,7 @@ static void any_traffic_matches_a_model(void **state)
 			struct keel_virtq_seg s[ENTRIES];
 			unsigned int out = (unsigned int)below(&seed, 3), in = (unsigned int)below(&seed, 3);
 			unsigned int n = out + in, descs = features[f] & INDIRECT ? 1 : n;
-			struct chain c;
+			struct fake_chain c;
 			keel_s64 status;
 			void *cookie;
 			uint32_t len;
@@ -447,7 +319,7 @@ static void any_traffic_matches_a_model(void **state)
 				break;
 			case 1:
 				keel_virtq_publish(q);
-				if (!nqueued || device_pop(dev, &c) != 1)
+				if (!nqueued || fake_pop(dev, &c) != 1)
 					break;
 				/* The oldest first. */
 				assert_int_equal(c.out, queued[0].out);
@@ -463,7 +335,7 @@ static void any_traffic_matches_a_model(void **state)
 					break;
 				}
 				n = (unsigned int)below(&seed, nheld);
-				device_push(dev, head[n], held[n].lent);
+				fake_push(dev, head[n], held[n].lent);
 				assert_int_equal(keel_virtq_get(q, &cookie, &len), 1);
 				assert_ptr_equal(cookie, tag(held[n].id));
 				assert_int_equal(len, held[n].lent);
@@ -488,11 +360,11 @@ static void the_doorbell_by_flag(void **state)
 	keel_virtq_publish(q);
 	assert_true(keel_virtq_must_notify(q));
 	assert_false(keel_virtq_must_notify(q)); /* said once */
-	used(dev)[0] = KEEL_VIRTQ_USED_NO_NOTIFY;
+	fake_used(dev)[0] = KEEL_VIRTQ_USED_NO_NOTIFY;
 	lend(2, false);
 	keel_virtq_publish(q);
 	assert_false(keel_virtq_must_notify(q));
-	used(dev)[0] = 0xfffe; /* other bits mean nothing */
+	fake_used(dev)[0] = 0xfffe; /* other bits mean nothing */
 	lend(3, false);
 	keel_virtq_publish(q);
 	assert_true(keel_virtq_must_notify(q));
@@ -517,36 +389,36 @@ static void the_doorbell_by_index(void **state)
 						keel_virtq_publish(q);
 				}
 				keel_virtq_publish(q);
-				*avail_event(dev) = event;
+				*fake_avail_event(dev) = event;
 				assert_int_equal(keel_virtq_must_notify(q),
-						 passes(event, (uint16_t)(base[b] + step), base[b]));
+						 fake_passes(event, (uint16_t)(base[b] + step), base[b]));
 				assert_int_equal(off >= 0 && off < (int)step,
-						 passes(event, (uint16_t)(base[b] + step), base[b]));
+						 fake_passes(event, (uint16_t)(base[b] + step), base[b]));
 			}
 		}
 	}
 	/* So many since it was last asked that every index was passed. */
 	q->unannounced = 0x10000;
-	*avail_event(dev) = (uint16_t)(q->published + 5);
+	*fake_avail_event(dev) = (uint16_t)(q->published + 5);
 	assert_true(keel_virtq_must_notify(q));
 }
 
 static void events_by_flag(void **state)
 {
-	struct chain c;
+	struct fake_chain c;
 	void *cookie;
 
 	(void)state;
-	assert_true(device_must_interrupt(dev)); /* asked for from the start */
+	assert_true(fake_must_interrupt(dev)); /* asked for from the start */
 	keel_virtq_disable(q);
-	assert_false(device_must_interrupt(dev));
+	assert_false(fake_must_interrupt(dev));
 	lend(1, false);
 	keel_virtq_publish(q);
 	assert_false(keel_virtq_enable(q));
-	assert_true(device_must_interrupt(dev));
+	assert_true(fake_must_interrupt(dev));
 	keel_virtq_disable(q);
-	assert_int_equal(device_pop(dev, &c), 1);
-	device_push(dev, c.head, 0);
+	assert_int_equal(fake_pop(dev, &c), 1);
+	fake_push(dev, c.head, 0);
 	assert_true(keel_virtq_enable(q)); /* look again */
 	assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 	assert_false(keel_virtq_enable(q));
@@ -566,22 +438,22 @@ static void events_by_index(void **state)
 		keel_virtq_publish(q);
 		/* Asked for: with the first, not again for the second. */
 		assert_false(keel_virtq_enable(q));
-		device_push(dev, head[0], 0);
-		assert_true(device_must_interrupt(dev));
-		device_push(dev, head[1], 0);
-		assert_false(device_must_interrupt(dev));
+		fake_push(dev, head[0], 0);
+		assert_true(fake_must_interrupt(dev));
+		fake_push(dev, head[1], 0);
+		assert_false(fake_must_interrupt(dev));
 		assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 		assert_true(keel_virtq_enable(q));
 		assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 		/* Not asked for. */
 		keel_virtq_disable(q);
-		device_push(dev, head[2], 0);
-		assert_false(device_must_interrupt(dev));
+		fake_push(dev, head[2], 0);
+		assert_false(fake_must_interrupt(dev));
 		assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 		assert_false(keel_virtq_enable(q));
-		device_push(dev, head[3], 0);
-		assert_true(device_must_interrupt(dev));
-		assert_int_equal(avail(dev)[0], 0); /* the flag is not for this mode */
+		fake_push(dev, head[3], 0);
+		assert_true(fake_must_interrupt(dev));
+		assert_int_equal(fake_avail(dev)[0], 0); /* the flag is not for this mode */
 	}
 }
 
@@ -597,7 +469,7 @@ static void assert_broken(void)
 	assert_ptr_equal(cookie, tag(5));
 	assert_int_equal(len, 6);
 	/* And stays so, whatever the ring says. */
-	used(dev)[1] = q->taken;
+	fake_used(dev)[1] = q->taken;
 	assert_int_equal(keel_virtq_get(q, &cookie, &len), -1);
 	assert_int_equal(keel_virtq_add(q, &s, 1, 0, NULL), KEEL_STATUS(KEEL_E_STATE, 0));
 	assert_true(keel_virtq_enable(q)); /* nobody shall wait for it */
@@ -613,8 +485,8 @@ static void an_id_out_of_range(void **state)
 		begin(ENTRIES, 0, 0xffff);
 		lend(1, true);
 		keel_virtq_publish(q);
-		device_push(dev, 0, 0);
-		elem(dev, 0xffff)->id = id[i];
+		fake_push(dev, 0, 0);
+		fake_elem(dev, 0xffff)->id = id[i];
 		assert_broken();
 	}
 }
@@ -629,14 +501,14 @@ static void an_id_that_is_not_in_flight(void **state)
 	/* Never lent. */
 	lend(1, true);
 	keel_virtq_publish(q);
-	device_push(dev, 5, 0);
+	fake_push(dev, 5, 0);
 	assert_broken();
 
 	/* The second descriptor of a chain. */
 	begin(ENTRIES, 0, 0);
 	assert_int_equal(keel_virtq_add(q, s, 1, 1, NULL), 0);
 	keel_virtq_publish(q);
-	device_push(dev, 1, 0);
+	fake_push(dev, 1, 0);
 	assert_broken();
 
 	/* Twice, with another in flight. */
@@ -644,9 +516,9 @@ static void an_id_that_is_not_in_flight(void **state)
 	head = lend(1, true);
 	lend(2, true);
 	keel_virtq_publish(q);
-	device_push(dev, head, 0);
+	fake_push(dev, head, 0);
 	assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
-	device_push(dev, head, 0);
+	fake_push(dev, head, 0);
 	assert_broken();
 
 	/* Added but not published, by a descriptor that once was. */
@@ -654,10 +526,10 @@ static void an_id_that_is_not_in_flight(void **state)
 	head = lend(1, true);
 	lend(2, true);
 	keel_virtq_publish(q);
-	device_push(dev, head, 0);
+	fake_push(dev, head, 0);
 	assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 	assert_int_equal(lend(3, true), head);
-	device_push(dev, head, 0);
+	fake_push(dev, head, 0);
 	assert_broken();
 }
 
@@ -673,7 +545,7 @@ static void more_was_written_than_lent(void **state)
 			begin(ENTRIES, indirect ? INDIRECT : 0, 0);
 			assert_int_equal(keel_virtq_add(q, s, 1, 1, NULL), 0);
 			keel_virtq_publish(q);
-			device_push(dev, 0, wrote);
+			fake_push(dev, 0, wrote);
 			if (wrote > 16) {
 				assert_broken();
 				continue;
@@ -686,7 +558,7 @@ static void more_was_written_than_lent(void **state)
 	begin(ENTRIES, 0, 0);
 	lend(1, false);
 	keel_virtq_publish(q);
-	device_push(dev, 0, 1);
+	fake_push(dev, 0, 1);
 	assert_broken();
 }
 
@@ -701,8 +573,8 @@ static void an_index_that_cannot_be(void **state)
 		lend(2, true);
 		keel_virtq_publish(q);
 		lend(3, true); /* not published: does not count */
-		*elem(dev, 0xfffe) = (struct keel_virtq_used_elem){ 0, 0 };
-		used(dev)[1] = (uint16_t)(0xfffe + ahead[i]);
+		*fake_elem(dev, 0xfffe) = (struct keel_virtq_used_elem){ 0, 0 };
+		fake_used(dev)[1] = (uint16_t)(0xfffe + ahead[i]);
 		assert_broken();
 	}
 }
@@ -729,7 +601,7 @@ static void what_the_device_overwrites_is_not_read(void **state)
 		for (unsigned int i = 0; i < ENTRIES * EACH; i++)
 			rig.mem.indirect[i].next = (uint16_t)rnd(&seed);
 		for (uintptr_t i = 0; i < 2; i++) {
-			device_push(dev, head[1 - i], 2);
+			fake_push(dev, head[1 - i], 2);
 			assert_int_equal(keel_virtq_get(q, &cookie, NULL), 1);
 			assert_ptr_equal(cookie, tag(1 - i));
 		}
@@ -757,9 +629,9 @@ static void random_used_rings(void **state)
 			lend(lent++, true);
 		keel_virtq_publish(q);
 		for (uint16_t i = 0; i < ENTRIES; i++)
-			*elem(dev, i) = (struct keel_virtq_used_elem){ (uint32_t)below(&seed, ENTRIES + 1),
-								       (uint32_t)below(&seed, 18) };
-		used(dev)[1] = (uint16_t)(q->taken + below(&seed, 12));
+			*fake_elem(dev, i) = (struct keel_virtq_used_elem){ (uint32_t)below(&seed, ENTRIES + 1),
+									    (uint32_t)below(&seed, 18) };
+		fake_used(dev)[1] = (uint16_t)(q->taken + below(&seed, 12));
 		while (keel_virtq_get(q, &cookie, &len) == 1) {
 			assert_true((uintptr_t)cookie < n && !seen[(uintptr_t)cookie] && len <= 16);
 			seen[(uintptr_t)cookie] = true;
@@ -790,25 +662,25 @@ static struct {
 static void *serve(void *arg)
 {
 	uint32_t done = 0;
-	struct chain c;
+	struct fake_chain c;
 	int got;
 
 	(void)arg;
 	while (done < STREAM) {
-		got = device_pop(dev, &c);
+		got = fake_pop(dev, &c);
 		if (got < 0 || (got && (c.out != 1 || c.in != 1))) {
 			wire.failed = true;
 			break;
 		}
 		if (!got) {
-			if (!device_want_notify(dev))
+			if (!fake_want_notify(dev))
 				sem_wait(&wire.doorbell);
 			continue;
 		}
 		*(uint32_t *)c.part[1].at = *(uint32_t *)c.part[0].at + 1;
-		device_push(dev, c.head, 4);
+		fake_push(dev, c.head, 4);
 		done++;
-		if (device_must_interrupt(dev))
+		if (fake_must_interrupt(dev))
 			sem_post(&wire.event);
 	}
 	sem_post(&wire.event);
