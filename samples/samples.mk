@@ -8,10 +8,14 @@ SAMPLES_HAL := $(SAMPLES_BOTH) shell
 SAMPLES_PV := $(SAMPLES_HAL:%=$(O)/samples/%.elf)
 SAMPLES_NATIVE := $(patsubst %,$(O)/samples/native/%.elf,hello $(SAMPLES_HAL))
 
-ALL += $(SAMPLES_PV) $(SAMPLES_NATIVE)
+# Those of the library alone, like hello: what they are about has no native side.
+SAMPLES_DEVICES := disk
+SAMPLES_LIB := $(SAMPLES_DEVICES:%=$(O)/samples/%.elf)
+
+ALL += $(SAMPLES_PV) $(SAMPLES_NATIVE) $(SAMPLES_LIB)
 
 .PHONY: samples
-samples: $(if $(filter native,$(HAL)),$(SAMPLES_NATIVE),$(SAMPLES_PV) $(O)/samples/hello.elf) ## The samples of one HAL flavour: HAL=pv or HAL=native
+samples: $(if $(filter native,$(HAL)),$(SAMPLES_NATIVE),$(SAMPLES_PV) $(SAMPLES_LIB) $(O)/samples/hello.elf) ## The samples of one HAL flavour: HAL=pv or HAL=native
 
 # Programs for the kernels that run processes: static, as small as they get, in an archive that is part of the image.
 PROGS := hello count spin fault own paging forks signals pry
@@ -51,11 +55,15 @@ $(SAMPLES_PV): $(O)/samples/%.elf: samples/%.c $(O)/libkeelhal-pv.a $(GUEST_DEPS
 	@mkdir -p $(@D)
 	$(Q)$(HAL_PV_LINK) $< $(filter %.o,$(filter-out $(GUEST_DEPS),$^)) $(HAL_PV_LIBS)
 
+$(SAMPLES_LIB): $(O)/samples/%.elf: samples/%.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
+
 $(SAMPLES_NATIVE): $(O)/samples/native/%.elf: samples/%.c $(HAL_NATIVE_LIBS) $(HALDIR)/native/native.ld
 	@mkdir -p $(@D)
 	$(Q)$(HAL_NATIVE_LINK) $< $(filter %.o,$^) $(HAL_NATIVE_LIBS)
 
--include $(SAMPLES_PV:.elf=.d) $(SAMPLES_NATIVE:.elf=.d) $(PROG_FILES:=.d) $(SAMPLES_OBJ_PV:.o=.d) $(SAMPLES_OBJ_NATIVE:.o=.d)
+-include $(SAMPLES_PV:.elf=.d) $(SAMPLES_LIB:.elf=.d) $(SAMPLES_NATIVE:.elf=.d) $(PROG_FILES:=.d) $(SAMPLES_OBJ_PV:.o=.d) $(SAMPLES_OBJ_NATIVE:.o=.d)
 
 CHECK_STAGES += samples samples-native
 .PHONY: check-samples check-samples-native
