@@ -9,7 +9,7 @@ SAMPLES_PV := $(SAMPLES_HAL:%=$(O)/samples/%.elf)
 SAMPLES_NATIVE := $(patsubst %,$(O)/samples/native/%.elf,hello $(SAMPLES_HAL))
 
 # Those of the library alone, like hello: what they are about has no native side.
-SAMPLES_DEVICES := disk
+SAMPLES_DEVICES := disk net
 SAMPLES_LIB := $(SAMPLES_DEVICES:%=$(O)/samples/%.elf)
 
 ALL += $(SAMPLES_PV) $(SAMPLES_NATIVE) $(SAMPLES_LIB)
