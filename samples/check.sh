@@ -57,6 +57,13 @@ run()
 	return 124
 }
 
+# with OPTIONS NAME CMDLINE LOG: the same, of a sample that needs a device. OPTIONS are words.
+with()
+{
+	# shellcheck disable=SC2086
+	timeout -k 5 60 "$keel" run --timeout 40 --core none $1 --cmdline "$3" "$images/$2.elf" < /dev/null > "$4" 2> "$4.err"
+}
+
 # compare EXPECTED LOG: quiet when they agree, else where they part.
 compare()
 {
@@ -109,7 +116,7 @@ compare()
 
 if [ "$flavour" = pv ]; then
 	[ -x "$keel" ] || bail "no $keel"
-	plan=$(($# + 7))
+	plan=$(($# + 10))
 	mkfifo "$out/$flavour/input.fifo" || exit 1
 else
 	command -v "$qemu" > /dev/null || bail "no $qemu; it is in .ci/packages"
@@ -177,6 +184,26 @@ if [ "$flavour" = pv ]; then
 	run shell "" "$out/$flavour/ctrl-c.log" "$out/$flavour/input.fifo"
 	ok $(($? != 6 || $(grep -c 'process 1 (spin) ended with 128' "$out/$flavour/ctrl-c.log") != 1)) "Ctrl-C ends a program"
 	wait
+
+	# Not a multiple of what is read at once, nor of a sector.
+	image=$out/$flavour/disk.img
+	head -c $(((8 << 20) + 5 * 512 + 100)) /dev/urandom > "$image"
+	cp "$image" "$image.before"
+	with "--disk file=$image" disk "" "$out/$flavour/disk.log" &&
+		"$here/disk.py" "$image.before" "$image" > "$out/$flavour/disk.txt" &&
+		difference=$(compare "$out/$flavour/disk.txt" "$out/$flavour/disk.log")
+	status=$?
+	[ $status -eq 0 ] || { echo "$difference"; cat "$out/$flavour/disk.log.err"; } | sed 's/^/# /'
+	ok $status "disk rewrites a disk and knows its checksums"
+	grep '^# ' "$out/$flavour/disk.log"
+
+	with "--disk file=$image" disk depth=1 "$out/$flavour/disk-1.log" && cmp "$image" "$image.before" > /dev/null
+	ok $? "and restores it, one request at a time"
+
+	with "--disk file=$image,ro" disk "" "$out/$flavour/disk-ro.log" && cmp "$image" "$image.before" > /dev/null &&
+		grep -q 'sectors, read-only$' "$out/$flavour/disk-ro.log" &&
+		! grep -q rewritten "$out/$flavour/disk-ro.log"
+	ok $? "a read-only disk is read"
 
 	lines=$(grep -cv '^$' "$here/hello.c")
 	ok $((lines > 40)) "hello has $lines lines of its own, at most 40"

@@ -67,7 +67,7 @@ $(SAMPLES_NATIVE): $(O)/samples/native/%.elf: samples/%.c $(HAL_NATIVE_LIBS) $(H
 
 CHECK_STAGES += samples samples-native
 .PHONY: check-samples check-samples-native
-check-samples: $(SAMPLES_PV) $(O)/samples/hello.elf $(O)/keel
+check-samples: $(SAMPLES_PV) $(SAMPLES_LIB) $(O)/samples/hello.elf $(O)/keel
 	$(Q)samples/check.sh pv $(O)/check-samples $(O)/samples hello $(SAMPLES_HAL)
 
 check-samples-native: $(SAMPLES_NATIVE)
