@@ -13,8 +13,9 @@
  *
  * The library puts no bound on what a guest makes it hold: a socket for each pair of
  * ports, fragments, segments out of order. So there are two here, of sockets and of
- * bytes allocated. Beyond them the guest's frames are dropped unless they let go of
- * something: TCP without data, other than SYN, gets through.
+ * bytes allocated. Beyond the second the guest's frames are dropped unless they let go
+ * of something: TCP without data, other than SYN, gets through. Beyond the first what
+ * would take another socket is dropped.
  */
 #include <arpa/inet.h>
 #include <dlfcn.h>
@@ -44,9 +45,13 @@
 #define GUEST 15 /* the first that DHCP gives */
 
 #define TIMERS 4
-#define HELD_MAX (192u << 20) /* bytes; sockets at their limit have 128 MiB of buffers */
-#define LOOK_EVERY 1024	      /* frames */
-#define FDS_ELSEWHERE 128     /* descriptors that the rest of the process has */
+#define HELD_MAX (32u << 20)	  /* bytes, beside ... */
+#define SOCKET_BYTES (256u << 10) /* of each socket: TCP's buffers */
+#define LOOK_EVERY (2u << 20)	  /* bytes sent */
+#define FRAME_COST 2048		  /* bytes, beside a frame's own */
+#define RESERVE 64		  /* sockets, for who has one already */
+#define SENDERS 2048
+#define FDS_ELSEWHERE 128 /* descriptors that the rest of the process has */
 /* What the library says when nothing has a timeout, and the least of a connection's. */
 #define IDLE_MS 1000
 /* Longer than the library trusts its copy of resolv.conf without a look, and than a socket lives that nobody uses. */
@@ -74,8 +79,9 @@ struct user {
 	unsigned int fd_count;
 	bool room;
 
-	unsigned int frames; /* since the last look at what is held */
-	size_t held_before;  /* bytes, when the network was new */
+	uint64_t sender[SENDERS]; /* of datagrams, the last at each place */
+	size_t unseen;		  /* bytes sent since the last look at what is held */
+	size_t held_before;	  /* bytes, when the network was new */
 	bool over, said_over, said_sockets;
 };
 
@@ -246,7 +252,7 @@ static int add_poll(int fd, int what, void *to)
 	struct user *u = to;
 	struct pollfd *f = &u->fds[u->fd_count];
 
-	if (!u->room || u->fd_count == NET_FDS || (u->sockets >= u->socket_max && is_listening(u, fd)))
+	if (!u->room || u->fd_count == NET_FDS || (u->sockets >= u->socket_max - RESERVE && is_listening(u, fd)))
 		return -1;
 	*f = (struct pollfd){ .fd = fd };
 	for (size_t i = 0; i < sizeof(events) / sizeof(events[0]); i++)
@@ -308,43 +314,69 @@ static void user_ready(void *link, const struct pollfd *f, unsigned int n)
 
 /* From the guest */
 
-/* Of TCP, a segment without data and without SYN; or ARP. */
-static bool lets_go(const uint8_t *frame, size_t len)
+/* What of a frame matters here. */
+struct glance {
+	enum { OTHER, ARP, UDP, TCP } kind; /* a fragment is OTHER */
+	bool syn, data;
+	uint32_t from;
+	uint16_t from_port, to_port;
+};
+
+static struct glance glance_at(const uint8_t *frame, size_t len)
 {
 	const uint8_t *at = frame + NET_ETHERNET;
+	struct glance g = { .kind = OTHER };
 	struct iphdr ip;
-	struct tcphdr tcp;
 	size_t header;
 
+	len -= NET_ETHERNET;
 	if (frame[12] == 0x08 && frame[13] == 0x06)
-		return true;
-	if (frame[12] != 0x08 || frame[13] != 0x00 || len < NET_ETHERNET + sizeof(ip))
-		return false;
+		g.kind = ARP;
+	if (frame[12] != 0x08 || frame[13] != 0x00 || len < sizeof(ip))
+		return g;
 	memcpy(&ip, at, sizeof(ip));
 	header = ip.ihl * 4u;
-	if (ip.protocol != IPPROTO_TCP || ip.frag_off & htons(0x3fff) || header < sizeof(ip) ||
-	    len < NET_ETHERNET + header + sizeof(tcp))
-		return false;
-	memcpy(&tcp, at + header, sizeof(tcp));
-	return !tcp.syn && ntohs(ip.tot_len) <= header + tcp.doff * 4u;
+	if (header < sizeof(ip) || len < header + sizeof(struct tcphdr) || ip.frag_off & htons(0x3fff))
+		return g;
+	g.from = ip.saddr;
+	memcpy(&g.from_port, at + header, 2);
+	memcpy(&g.to_port, at + header + 2, 2);
+	if (ip.protocol == IPPROTO_UDP) {
+		g.kind = UDP;
+	} else if (ip.protocol == IPPROTO_TCP) {
+		struct tcphdr tcp;
+
+		memcpy(&tcp, at + header, sizeof(tcp));
+		g.kind = TCP;
+		g.syn = tcp.syn;
+		g.data = ntohs(ip.tot_len) > header + tcp.doff * 4u;
+	}
+	return g;
 }
 
-/* Of a connection that is, for its limit is on new ones. */
-static bool opens_nothing(const uint8_t *frame, size_t len)
+/* Does nothing of the library's grow by it? */
+static bool lets_go(const struct glance *g)
 {
-	const uint8_t *at = frame + NET_ETHERNET;
-	struct tcphdr tcp;
-	struct iphdr ip;
+	return g->kind == ARP || (g->kind == TCP && !g->syn && !g->data);
+}
 
-	if (lets_go(frame, len))
-		return true;
-	if (frame[12] != 0x08 || frame[13] != 0x00 || len < NET_ETHERNET + sizeof(ip))
-		return false;
-	memcpy(&ip, at, sizeof(ip));
-	if (ip.protocol != IPPROTO_TCP || len < NET_ETHERNET + ip.ihl * 4u + sizeof(tcp))
-		return false;
-	memcpy(&tcp, at + ip.ihl * 4u, sizeof(tcp));
-	return !tcp.syn;
+/* Who sent a datagram: the library has a socket for each of them. */
+static uint64_t key_of(const struct glance *g)
+{
+	return (uint64_t)g->from << 16 | g->from_port;
+}
+
+static unsigned int slot_of(const struct glance *g)
+{
+	return (unsigned int)(key_of(g) * UINT64_C(0x9e3779b97f4a7c15) >> 32) % SENDERS;
+}
+
+/* Near the limit of sockets: is this of a connection that is, or what a guest cannot start without? */
+static bool goes_on(const struct user *u, const struct glance *g)
+{
+	if (g->kind != UDP || u->sockets >= u->socket_max)
+		return g->kind == ARP || (g->kind == TCP && !g->syn);
+	return g->to_port == htons(53) || g->to_port == htons(67) || u->sender[slot_of(g)] == key_of(g);
 }
 
 static size_t allocated(void)
@@ -356,31 +388,34 @@ static size_t allocated(void)
 
 static void look_at_memory(struct user *u)
 {
-	const size_t now = allocated();
+	const size_t now = allocated(), may = HELD_MAX + u->sockets * (size_t)SOCKET_BYTES;
 
-	u->frames = 0;
-	u->over = now > u->held_before && now - u->held_before > HELD_MAX;
+	u->unseen = 0;
+	u->over = now > u->held_before && now - u->held_before > may;
 	if (u->over && !u->said_over)
-		host_say("net %u: the guest makes its network hold %u MiB; frames are dropped until it is less",
-			 u->d->index, HELD_MAX >> 20);
+		host_say("net %u: the guest makes its network hold %zu MiB; frames are dropped until it is less",
+			 u->d->index, may >> 20);
 	u->said_over |= u->over;
 }
 
 static bool user_send(void *link, uint8_t *frame, size_t len)
 {
 	struct user *u = link;
+	const struct glance g = glance_at(frame, len);
 
-	if (++u->frames >= LOOK_EVERY)
+	u->unseen += len + FRAME_COST;
+	if (u->unseen >= LOOK_EVERY)
 		look_at_memory(u);
-	if (u->over && !lets_go(frame, len))
+	if (u->over && !lets_go(&g))
 		return false;
-	if (u->sockets >= u->socket_max && !opens_nothing(frame, len)) {
+	if (u->sockets >= u->socket_max - RESERVE && !goes_on(u, &g)) {
 		if (!u->said_sockets)
-			host_say("net %u: the guest has %u connections, which is the limit", u->d->index,
-				 u->socket_max);
+			host_say("net %u: the guest has %u connections, which is the limit", u->d->index, u->sockets);
 		u->said_sockets = true;
 		return false;
 	}
+	if (g.kind == UDP)
+		u->sender[slot_of(&g)] = key_of(&g);
 	lib.input(u->slirp, frame, (int)len);
 	return true;
 }

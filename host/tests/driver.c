@@ -6,6 +6,13 @@
 
 #define AREA 0x4000u /* of a queue: descriptors, 0x1000; available ring, 0x400; used ring */
 
+/* Of vCPU 0, the first 64. */
+static bool port_used(const struct partition *p, uint32_t port)
+{
+	(void)p;
+	return !KEEL_PORT_VCPU(port) && KEEL_PORT_BIT(port) < 64;
+}
+
 void machine_make(struct machine *m, const struct device_kind *kind, const char *spec)
 {
 	struct error e = { "" };
@@ -19,6 +26,7 @@ void machine_make(struct machine *m, const struct device_kind *kind, const char 
 	m->p.ram = at;
 	m->p.ram_size = RAM_BYTES;
 	m->p.vcpus = 1;
+	m->p.port_used = port_used;
 	m->p.vcpu[0] = &m->vcpu;
 	pthread_mutex_init(&m->p.lock, NULL);
 	m->d = device_open(kind, 0, spec, &e);
