@@ -5,7 +5,8 @@
 LIBH := libhypercall
 LIBH_PURE := batch event ring clock start status set user
 LIBH_DEVICES := virtq device blk net rng vconsole
-LIBH_SRC := $(addprefix $(LIBH)/src/,$(LIBH_PURE:=.c) $(LIBH_DEVICES:=.c) trap.c repeat.c guest.c smp.c console.c printf.c mem.c gate.S entry.S)
+LIBH_SRC := $(addprefix $(LIBH)/src/,$(LIBH_PURE:=.c) $(LIBH_DEVICES:=.c) trap.c repeat.c guest.c smp.c console.c printf.c mem.c \
+	gate.S entry.S)
 LIBH_OBJ := $(LIBH_SRC:$(LIBH)/src/%=$(O)/libhypercall/%.o)
 
 # How guest code is compiled. Without SSE, so that handlers need not save it.
@@ -58,8 +59,8 @@ install-sdk: $(O)/libhypercall.a $(GUEST_CRT0)
 # this process, builds of every kind, the SDK. ASan does not know the stacks
 # that the fake host switches between.
 LIBH_TEST := $(O)/libhypercall/tests
-LIBH_UNIT_SRC := $(addprefix tests/,unit.c batch_test.c clock_test.c device_test.c event_test.c printf_test.c ring_test.c set_test.c start_test.c \
-	status_test.c user_test.c virtq_test.c) $(addprefix src/,$(LIBH_PURE:=.c) $(LIBH_DEVICES:=.c) printf.c)
+LIBH_UNIT_SRC := $(addprefix tests/,unit.c batch_test.c clock_test.c device_test.c event_test.c printf_test.c ring_test.c set_test.c \
+	start_test.c status_test.c user_test.c virtq_test.c) $(addprefix src/,$(LIBH_PURE:=.c) $(LIBH_DEVICES:=.c) printf.c)
 LIBH_UNIT_OBJ := $(LIBH_UNIT_SRC:%=$(LIBH_TEST)/%.o)
 LIBH_GUEST_OBJ := $(LIBH_TEST)/guest_test.c.o $(LIBH_TEST)/fake_gate.S.o
 LIBH_TEST_CFLAGS := -std=gnu11 -O2 -g -fno-omit-frame-pointer -fno-pie $(WARNINGS) -pthread $(GUEST_INCLUDES) -fno-sanitize-recover=all
