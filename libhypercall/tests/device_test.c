@@ -30,7 +30,7 @@ struct fake {
 	uint32_t type, queues, config_size;
 	uint64_t features, accepted;
 	uint32_t status;
-	uint8_t config[16];
+	uint8_t config[300];
 	struct {
 		struct fake_queue vq;
 		uint32_t port;
@@ -61,7 +61,7 @@ static struct host {
 	bool head_zero, hold_tx;
 
 	uint32_t rng_most;
-	char typed[4096], shown[8192];
+	char typed[4096], shown[16384];
 	uint32_t typed_len, shown_len;
 } host;
 
@@ -90,10 +90,10 @@ keel_u64 keel_time(void)
 
 static void raise_port(uint32_t port)
 {
+	host.events++;
 	if (port == KEEL_DEVICE_NO_PORT)
 		return;
 	assert_int_equal(port, PORT);
-	host.events++;
 	host.page.pending = 1;
 }
 
@@ -216,6 +216,8 @@ static void console_work(struct fake *f)
 	while (next(f, 1, &c)) {
 		memcpy(host.shown + host.shown_len, c.part[0].at, c.part[0].len);
 		host.shown_len += c.part[0].len;
+		if (host.break_queue)
+			c.head = 77;
 		give(f, 1, &c, 0);
 	}
 	while (host.typed_len && next(f, 0, &c)) {
@@ -415,7 +417,7 @@ static int fresh(void **state)
 {
 	(void)state;
 	memset(&host, 0, sizeof(host));
-	host.dev[NET] = (struct fake){ 1, 2, 8, V1 | EVENT_IDX | INDIRECT | NET_MAC, .work = net_work };
+	host.dev[NET] = (struct fake){ 1, 2, 300, V1 | EVENT_IDX | INDIRECT | NET_MAC, .work = net_work };
 	memcpy(host.dev[NET].config, "\x52\x55\x0a\0\2\xf", 6);
 	host.dev[DISK] = (struct fake){ 2, 1, 16, V1 | EVENT_IDX | INDIRECT | BLK_FLUSH, .work = disk_work };
 	host.dev[DISK].config[0] = SECTORS;
@@ -508,7 +510,7 @@ static void config_space_is_read(void **state)
 	assert_int_equal(keel_dev_find(&d, KEEL_VIRTIO_NET, 0), 0);
 	assert_int_equal(keel_dev_config(&d, 0, mac, 6), 0);
 	assert_memory_equal(mac, host.dev[NET].config, 6);
-	assert_int_equal(keel_dev_config(&d, 4, mac, 6), KEEL_STATUS(KEEL_E_RANGE, 4));
+	assert_int_equal(keel_dev_config(&d, 298, mac, 6), KEEL_STATUS(KEEL_E_RANGE, 4));
 	assert_int_equal(keel_dev_config(&d, 0, data, 257), KEEL_STATUS(KEEL_E_RANGE, KEEL_AT_ARG(4)));
 }
 
@@ -651,9 +653,13 @@ static void requests_that_fail(void **state)
 		uint32_t lies;
 		int64_t result;
 	} cases[] = {
-		{ 1, false, 0, KEEL_STATUS(KEEL_E_FAULT, 0) },	{ 2, false, 0, KEEL_STATUS(KEEL_E_NOTSUP, 0) },
-		{ 77, false, 0, KEEL_STATUS(KEEL_E_FAULT, 0) }, { 0, true, 0, KEEL_STATUS(KEEL_E_FAULT, 0) },
-		{ 0, false, 1, KEEL_STATUS(KEEL_E_FAULT, 0) },	{ 0, false, 0, 0 },
+		{ 1, false, 0, KEEL_STATUS(KEEL_E_FAULT, 0) },
+		{ 2, false, 0, KEEL_STATUS(KEEL_E_NOTSUP, 0) },
+		{ 77, false, 0, KEEL_STATUS(KEEL_E_FAULT, 0) },
+		{ 0, false, 0, 0 },
+		{ 0, true, 0, KEEL_STATUS(KEEL_E_FAULT, 0) },
+		{ 0, false, 1, KEEL_STATUS(KEEL_E_FAULT, 0) },
+		{ 0, false, 0, 0 },
 	};
 
 	(void)state;
@@ -664,6 +670,9 @@ static void requests_that_fail(void **state)
 		host.disk_lies = cases[i].lies;
 		assert_int_equal(keel_blk_read(&blk, 1, at(other), 512), cases[i].result);
 	}
+	/* Nor is no status that of the request before, where there is no length that tells. */
+	host.silent = true;
+	assert_int_equal(keel_blk_write(&blk, 1, at(data), 512), KEEL_STATUS(KEEL_E_FAULT, 0));
 }
 
 static void a_disk_that_breaks(void)
@@ -703,6 +712,7 @@ static void frames_are_sent(void **state)
 	(void)state;
 	assert_int_equal(keel_net_init(&net, 0, port), 0);
 	assert_memory_equal(net.mac, host.dev[NET].config, 6);
+	memset(net.tx_buffer, 0xff, sizeof(net.tx_buffer)); /* as a device may leave them */
 	for (unsigned int i = 0; i < 100; i++) {
 		assert_int_equal(keel_net_send(&net, data + i, 60 + i), 0);
 		assert_int_equal(host.sent, i + 1);
@@ -715,8 +725,10 @@ static void frames_are_sent(void **state)
 	assert_int_equal(keel_net_send(&net, data, 0), KEEL_STATUS(KEEL_E_INVAL, 3));
 	/* A device that is busy: as many as it has entries, then not now. */
 	host.hold_tx = true;
+	host.bells = 0;
 	for (unsigned int i = 0; i < 16; i++)
 		assert_int_equal(keel_net_send(&net, data, 60), 0);
+	assert_int_equal(host.bells, 1); /* it knows that there are some */
 	assert_int_equal(keel_net_send(&net, data, 60), KEEL_STATUS(KEEL_E_AGAIN, 0));
 	host.hold_tx = false;
 	host.rung[NET] = true;
@@ -815,6 +827,8 @@ static void console_bytes(void **state)
 		}
 		assert_int_equal(keel_vconsole_read(&console, back, sizeof(back)), 0);
 		assert_int_equal(keel_vconsole_wait(&console, host.now + 1), KEEL_STATUS(KEEL_E_TIMEDOUT, 0));
+		host.break_queue = true;
+		assert_int_equal(keel_vconsole_write(&console, data, 7000), KEEL_STATUS(KEEL_E_STATE, 0));
 	}
 }
 
