@@ -116,7 +116,7 @@ compare()
 
 if [ "$flavour" = pv ]; then
 	[ -x "$keel" ] || bail "no $keel"
-	plan=$(($# + 10))
+	plan=$(($# + 12))
 	mkfifo "$out/$flavour/input.fifo" || exit 1
 else
 	command -v "$qemu" > /dev/null || bail "no $qemu; it is in .ci/packages"
@@ -204,6 +204,23 @@ if [ "$flavour" = pv ]; then
 		grep -q 'sectors, read-only$' "$out/$flavour/disk-ro.log" &&
 		! grep -q rewritten "$out/$flavour/disk-ro.log"
 	ok $? "a read-only disk is read"
+
+	# One that is free now.
+	port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+	with "--net user,hostfwd=tcp:127.0.0.1:$port-:80" net once "$out/$flavour/net.log" &
+	timeout 50 "$here/net.py" "$port" > "$out/$flavour/net.py.log" 2>&1
+	fetched=$?
+	wait $!
+	status=$?
+	difference=$(compare "$here/expected/net.txt" "$out/$flavour/net.log") && [ $fetched -eq 0 ] && [ $status -eq 0 ]
+	status=$?
+	[ $status -eq 0 ] || { echo "$difference"; cat "$out/$flavour/net.py.log" "$out/$flavour/net.log.err"; } | sed 's/^/# /'
+	ok $status "net serves a page, piece by piece, through the user-mode network"
+
+	with "" disk "" "$out/$flavour/no-disk.log"
+	status=$?
+	with "" net once "$out/$flavour/no-net.log"
+	ok $((status != 1 || $? != 1)) "without a device the samples say so"
 
 	lines=$(grep -cv '^$' "$here/hello.c")
 	ok $((lines > 40)) "hello has $lines lines of its own, at most 40"

@@ -31,6 +31,7 @@ KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(TRAP) | KEE
 static struct keel_net net;
 static struct frame in, out;
 static keel_u32 address; /* as on the wire */
+static keel_u64 started;
 static unsigned int served;
 
 /* The connection. */
@@ -196,7 +197,7 @@ static void reply(void)
 		len = (size_t)keel_snprintf(body, sizeof(body),
 					    "<!DOCTYPE html>\n<title>Keel</title>\n<h1>Hello from a Keel guest</h1>\n"
 					    "<p>Up for %lu ms, asked by %u.%u.%u.%u.\n<pre>\n",
-					    (unsigned long)(keel_time() / MS), ip[0], ip[1], ip[2], ip[3]);
+					    (unsigned long)((keel_time() - started) / MS), ip[0], ip[1], ip[2], ip[3]);
 	/* Enough that it takes several segments. */
 	for (unsigned int i = 1; page && i <= 20; i++)
 		len += (size_t)keel_snprintf(body + len, sizeof(body) - len, "%4u squared is %6u\n", i, i * i);
@@ -332,6 +333,7 @@ int keel_main(const struct keel_start *start)
 
 	keel_cmdline_get(cmdline, "ip", text, sizeof(text));
 	address = parse_ip(text);
+	started = keel_time();
 	must(keel_event_init(), "event_init");
 	must(keel_dev_port(3, NULL, NULL, &port), "event_alloc");
 	status = keel_net_init(&net, 0, port);
