@@ -97,10 +97,24 @@ y | m) kunit=kernel ;;
 	;;
 esac
 
+# The console's: in a kernel's tree, not among its headers.
+hvc=
+for tree in "$kdir" "$kdir/source"; do
+	[ ! -e "$tree/drivers/tty/hvc/hvc_console.h" ] || hvc=$tree/drivers/tty/hvc
+done
+case $hvc$kver in
+6.1.*)
+	tree=$("$src/kunit-tests/testhost/kernel.sh" source "$out/cache")
+	hvc=$(cd "$tree/drivers/tty/hvc" && pwd)
+	;;
+esac
+[ -n "$hvc" ] || echo "modules.sh: $kver has no drivers/tty/hvc/hvc_console.h and is not Debian's 6.1: no keel.ko" >&2
+
 cd "$src"
 # The names are a list of words without spaces by this project's own rules.
 # shellcheck disable=SC2046
-links Kbuild $(find abi/include libhypercall/include libhypercall/src kunit-tests -name '*.[ch]' | sort)
+links Kbuild $(find abi/include libhypercall/include libhypercall/src kunit-tests guest-hal/linux/drivers -name '*.[chS]' | sort)
 [ $# -gt 0 ] || set -- modules
-run make -C "$kdir" "M=$dir" "KEEL_KUNIT=$kunit" "KBUILD_EXTRA_SYMBOLS=$symvers" "$@" ||
+run make -C "$kdir" "M=$dir" "KEEL_KUNIT=$kunit" "KEEL_HVC=$hvc" \
+	"KBUILD_EXTRA_SYMBOLS=$symvers" "$@" ||
 	die "the modules do not build for $kver"

@@ -60,7 +60,7 @@ link_port()
 	mkdir -p "$os/hypercall" "$os/kunit"
 	ln -sfn "$port/um/Makefile-os-Keel" "$src/arch/um/Makefile-os-Keel"
 	ln -sfn "$port/um/x86" "$src/arch/x86/um/os-Keel"
-	ln -s "$port"/um/os/* "$port"/drivers/*.c "$os"
+	ln -s "$port"/um/os/* "$port"/drivers/*.[ch] "$os"
 	ln -s "$port"/um/hypercall/* "$keel"/libhypercall/src/*.[chS] "$os/hypercall"
 	ln -s "$port"/um/kunit/* "$keel"/kunit-tests/*_test.c "$os/kunit"
 }

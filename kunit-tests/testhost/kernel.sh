@@ -6,7 +6,8 @@
 #	kernel.sh headers          build directory of the installed headers
 #	kernel.sh image CACHE      vmlinuz of exactly that version, downloaded and unpacked, never installed
 #	kernel.sh kvm CACHE        directory with the KVM modules of that image
-#	kernel.sh source CACHE     the parts of the kernel source used here: lib/kunit, checkpatch.pl
+#	kernel.sh virtio CACHE     directory with its drivers of virtio devices
+#	kernel.sh source CACHE     the parts of the kernel source used here: lib/kunit, checkpatch.pl, hvc_console.h
 #
 # Names carry an ABI number that moves with security updates, so they are
 # taken from what the installed metapackage depends on and never written down.
@@ -40,7 +41,7 @@ headers() {
 image() {
 	resolve
 	dir=$1/linux-image-$release-$version
-	if [ ! -e "$dir/boot/vmlinuz-$release" ] || [ ! -d "$dir/kvm" ]; then
+	if [ ! -e "$dir/boot/vmlinuz-$release" ] || [ ! -d "$dir/kvm" ] || [ ! -d "$dir/virtio" ]; then
 		mkdir -p "$1"
 		tmp=$(mktemp -d "$1/image.XXXXXX")
 		trap 'rm -rf "$tmp"' EXIT
@@ -51,12 +52,21 @@ image() {
 				"try apt-get update, then apt-get install $META"
 		}
 		kernel=./lib/modules/$release/kernel
-		dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" ./boot "$kernel/arch/x86/kvm" "$kernel/virt/lib"
+		kvm='arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/kvm-intel virt/lib/irqbypass'
+		virtio='drivers/virtio/virtio drivers/virtio/virtio_ring drivers/block/virtio_blk net/core/failover
+			drivers/net/net_failover drivers/net/virtio_net drivers/char/virtio_console
+			drivers/char/hw_random/virtio-rng'
+		# shellcheck disable=SC2046,SC2086 # one word per module
+		dpkg-deb --fsys-tarfile "$tmp"/*.deb | tar -x -C "$tmp" ./boot $(printf "$kernel/%s.ko " $kvm $virtio) ||
+			die "linux-image-$release has not all of the modules"
 		[ -e "$tmp/boot/vmlinuz-$release" ] || die "linux-image-$release has no vmlinuz-$release"
-		mkdir "$tmp/new" "$tmp/new/kvm"
+		mkdir "$tmp/new" "$tmp/new/kvm" "$tmp/new/virtio"
 		mv "$tmp/boot" "$tmp/new"
-		for module in arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/kvm-intel virt/lib/irqbypass; do
-			mv "$tmp/$kernel/$module.ko" "$tmp/new/kvm" || die "linux-image-$release has no module $module"
+		for module in $kvm; do
+			mv "$tmp/$kernel/$module.ko" "$tmp/new/kvm"
+		done
+		for module in $virtio; do
+			mv "$tmp/$kernel/$module.ko" "$tmp/new/virtio"
 		done
 		rm -rf "$dir"
 		mv -T "$tmp/new" "$dir"
@@ -67,15 +77,17 @@ source_tree() {
 	pkg=linux-source-6.1
 	version=$(dpkg-query -W -f '${Version}' $pkg 2>/dev/null) || die "$pkg is not installed: apt-get install $pkg"
 	dir=$1/$pkg-$version
-	if [ ! -d "$dir" ]; then
+	if [ ! -e "$dir/drivers/tty/hvc/hvc_console.h" ]; then
 		mkdir -p "$1"
 		tmp=$(mktemp -d "$1/source.XXXXXX")
 		trap 'rm -rf "$tmp"' EXIT
 		trap 'exit 1' HUP INT TERM
 		timeout 300 tar -x -C "$tmp" -f /usr/src/$pkg.tar.xz --strip-components=1 --wildcards \
 			"$pkg/lib/kunit/*" $pkg/scripts/checkpatch.pl $pkg/scripts/spelling.txt \
-			$pkg/scripts/const_structs.checkpatch
+			$pkg/scripts/const_structs.checkpatch $pkg/drivers/tty/hvc/hvc_console.h
 		chmod 755 "$tmp"
+		# One of an older list.
+		[ -e "$dir/drivers" ] || rm -rf "$dir"
 		mv -T "$tmp" "$dir" 2>/dev/null || [ -d "$dir" ] || die "cannot create $dir"
 	fi
 	echo "$dir"
@@ -91,6 +103,10 @@ kvm)
 	image "${2:?CACHE}"
 	echo "$dir/kvm"
 	;;
+virtio)
+	image "${2:?CACHE}"
+	echo "$dir/virtio"
+	;;
 source) source_tree "${2:?CACHE}" ;;
-*) die "usage: kernel.sh headers | image CACHE | kvm CACHE | source CACHE" ;;
+*) die "usage: kernel.sh headers | image CACHE | kvm CACHE | virtio CACHE | source CACHE" ;;
 esac

@@ -1,39 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The console ring as hvc0. */
 #include <linux/console.h>
+#include <linux/gfp.h>
 #include <linux/init.h>
 #include <linux/interrupt.h>
 #include <linux/kernel.h>
+#include <linux/module.h>
 #include <linux/string.h>
 #include <linux/tty.h>
-#include <asm/irq_vectors.h>
 
 #include <hypercall/ring.h>
 
 #include "hvc_console.h"
-#include "keel_um.h"
+#include "keel_linux.h"
 
 #define CONSOLE_PRIORITY 3
-#define CONSOLE_IRQ MCONSOLE_IRQ /* of the management console, which is not there */
 #define OUTBUF_SIZE 256
 
-static struct keel_console_ring ring __aligned(PAGE_SIZE);
+static struct keel_console_ring *ring; /* NULL: not yet */
 static struct keel_ring_end out, in;
-static bool ring_on;
 static struct hvc_struct *hvc;
 
 static int put_chars(u32 vtermno, const char *buf, int count)
 {
 	int n;
 
-	if (!ring_on) {
+	if (!ring) {
 		keel_write_early(buf, count);
 		return count;
 	}
 	n = keel_ring_push(&out, buf, count);
 	if (n < 0)
 		return -EIO;
-	if (n && keel_ring_must_kick(keel_share(&ring)))
+	if (n && keel_ring_must_kick(keel_share(ring)))
 		keel_console_kick();
 	if (n)
 		return n;
@@ -44,7 +43,7 @@ static int put_chars(u32 vtermno, const char *buf, int count)
 
 static int get_chars(u32 vtermno, char *buf, int count)
 {
-	int n = ring_on ? keel_ring_pop(&in, buf, count) : 0;
+	int n = ring ? keel_ring_pop(&in, buf, count) : 0;
 
 	return n < 0 ? -EIO : n;
 }
@@ -52,8 +51,8 @@ static int get_chars(u32 vtermno, char *buf, int count)
 static void resize(void)
 {
 	struct winsize ws = {
-		.ws_row = READ_ONCE(ring.rows),
-		.ws_col = READ_ONCE(ring.cols),
+		.ws_row = READ_ONCE(ring->rows),
+		.ws_col = READ_ONCE(ring->cols),
 	};
 
 	if (hvc && ws.ws_row && ws.ws_col)
@@ -87,29 +86,58 @@ static const struct hv_ops ops = {
 	.notifier_hangup = notifier_del,
 };
 
+/* Built in, it is the kernel's console before there are interrupts, or memory to allocate. */
+#ifndef MODULE
 static int __init instantiate(void)
 {
 	return hvc_instantiate(0, 0, &ops);
 }
 console_initcall(instantiate);
+#endif
 
-static int __init keel_hvc_init(void)
+/* The ring is the host's from here on: it stays. */
+static int start_ring(void)
 {
-	struct hvc_struct *hp;
+	struct keel_console_ring *page = (struct keel_console_ring *)get_zeroed_page(GFP_KERNEL);
 	int err;
 
-	keel_ring_attach(&out, keel_share(&ring), KEEL_RING_GUEST_OUT);
-	keel_ring_attach(&in, keel_share(&ring), KEEL_RING_GUEST_IN);
-	keel_must(keel_console_setup(keel_gpa_of(&ring), sizeof(ring)), "console_setup");
-	ring_on = true;
-	err = keel_irq_bind(KEEL_SOURCE_CONSOLE, CONSOLE_PRIORITY, CONSOLE_IRQ);
+	BUILD_BUG_ON(sizeof(*page) > PAGE_SIZE);
+	if (!page)
+		return -ENOMEM;
+	keel_ring_attach(&out, keel_share(page), KEEL_RING_GUEST_OUT);
+	keel_ring_attach(&in, keel_share(page), KEEL_RING_GUEST_IN);
+	err = keel_errno(keel_console_setup(keel_gpa_of(page), sizeof(*page)));
+	if (err) {
+		free_page((unsigned long)page);
+		return err;
+	}
+	ring = page;
+	return 0;
+}
+
+int keel_hvc_init(void)
+{
+	struct hvc_struct *hp;
+	int err, irq;
+
+	if (!keel_accepted(KEEL_EXT_CONSOLE))
+		return -ENODEV;
+	err = start_ring();
 	if (err)
 		return err;
-	hp = hvc_alloc(0, CONSOLE_IRQ, &ops, OUTBUF_SIZE);
-	if (IS_ERR(hp))
+	irq = keel_irq_bind(KEEL_SOURCE_CONSOLE, CONSOLE_PRIORITY);
+	if (irq < 0)
+		return irq;
+	hp = hvc_alloc(0, irq, &ops, OUTBUF_SIZE);
+	if (IS_ERR(hp)) {
+		keel_irq_free(irq);
 		return PTR_ERR(hp);
+	}
 	hvc = hp;
 	resize();
 	return 0;
 }
+
+#ifndef MODULE
 device_initcall(keel_hvc_init);
+#endif

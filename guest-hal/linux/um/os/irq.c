@@ -4,6 +4,7 @@
  * interrupts off is a store, turning them on a store and a look. The timer, time,
  * idling, and faults of the kernel itself.
  */
+#include <linux/bitmap.h>
 #include <linux/delay.h>
 #include <linux/hardirq.h>
 #include <linux/interrupt.h>
@@ -34,6 +35,7 @@ int signals_enabled;
 /* Linux interrupt of each port, by bit; 0, the timer's own, has a handler of its own. */
 static s16 irq_of[KEEL_EVENT_BITS];
 #define NO_IRQ -1
+static DECLARE_BITMAP(irqs_taken, UM_LAST_SIGNAL_IRQ);
 
 static u64 next_tick, period;
 static const struct keel_clock *clock;
@@ -133,7 +135,13 @@ static void arm(u64 deadline)
 
 int os_timer_create(void)
 {
-	return keel_irq_bind(KEEL_SOURCE_TIMER, TIMER_PRIORITY, TIMER_IRQ);
+	struct keel_ret ret = keel_event_bind(KEEL_SOURCE_TIMER, TIMER_PRIORITY);
+
+	if (ret.status)
+		return keel_errno(ret);
+	irq_of[KEEL_PORT_BIT((u32)ret.value)] = TIMER_IRQ;
+	keel_must(keel_event_unmask(keel_port(ret.value)), "event_unmask");
+	return 0;
 }
 
 int os_timer_set_interval(unsigned long long nsecs)
@@ -196,18 +204,24 @@ void keel_irq_dispatch(struct uml_pt_regs *regs)
 	}
 }
 
-int keel_irq_bind(unsigned int source, unsigned int priority, int irq)
+/* Numbers that arch/um leaves to whoever asks for one. Nothing else here does. */
+int keel_irq_map(u32 bit)
 {
-	struct keel_ret ret = keel_event_bind(source, priority);
-	bool on;
+	int irq;
 
-	if (ret.status)
-		return -EBUSY;
-	on = keel_irq_save();
-	irq_of[KEEL_PORT_BIT((u32)ret.value)] = irq;
-	keel_irq_restore(on);
-	keel_must(keel_event_unmask(keel_port(ret.value)), "event_unmask");
-	return 0;
+	for (irq = UM_FIRST_DYN_IRQ; irq < UM_LAST_SIGNAL_IRQ; irq++) {
+		if (test_and_set_bit(irq, irqs_taken))
+			continue;
+		WRITE_ONCE(irq_of[bit], irq);
+		return irq;
+	}
+	return -ENOSPC;
+}
+
+void keel_irq_unmap(int irq, u32 bit)
+{
+	WRITE_ONCE(irq_of[bit], NO_IRQ);
+	clear_bit(irq, irqs_taken);
 }
 
 static void from_frame(struct uml_pt_regs *r, const struct keel_frame *f)

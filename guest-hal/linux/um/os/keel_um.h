@@ -9,19 +9,17 @@
 #include <hypercall/start.h>
 #include <hypercall/trap.h>
 
+#include "keel_linux.h"
+
 struct uml_pt_regs;
 
 /* start.c */
 extern char keel_boot_stack[];
 extern const struct keel_start *keel_start;
-void keel_write_early(const char *s, size_t n);
 /* End the partition as crashed, with these last words. */
 void keel_die(const char *message) __noreturn;
 /* A call that cannot fail as things are: if it does, end with what it was. */
 u64 keel_must(struct keel_ret ret, const char *what);
-
-/* mem.c */
-keel_gpa_t keel_gpa_of(const void *p);
 
 /* user.c. What was done for user spaces since the start. */
 struct keel_mmu_stats {
@@ -48,6 +46,4 @@ extern struct keel_irq_stats {
 } keel_irq_stats;
 /* Handle what is pending; interrupts are off. regs: what was interrupted. */
 void keel_irq_dispatch(struct uml_pt_regs *regs);
-/* An event port becomes Linux interrupt irq. The port is unmasked then. */
-int keel_irq_bind(unsigned int source, unsigned int priority, int irq);
 #endif

@@ -33,6 +33,7 @@ KEEL_IMAGE_NOTES(KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NE
 #define WANTED0                                                                                         \
 	(KEEL_NEEDS(BASE) | KEEL_NEEDS(MMU) | KEEL_NEEDS(TRAP) | KEEL_NEEDS(VCPU) | KEEL_NEEDS(EVENT) | \
 	 KEEL_NEEDS(TIME) | KEEL_NEEDS(CONSOLE) | KEEL_NEEDS(CRASH) | KEEL_NEEDS(AS) | KEEL_NEEDS(USER))
+#define OPTIONAL0 (KEEL_NEEDS(STATS) | KEEL_NEEDS(DEVICE))
 #define WANTED1 (KEEL_U64(1) << KEEL_F1_CLOCK_PAGE)
 
 #define ARGS_MAX 256
@@ -46,20 +47,6 @@ char keel_boot_stack[THREAD_SIZE] __aligned(THREAD_SIZE);
 
 const struct keel_start *keel_start;
 long elf_aux_hwcap;
-
-void keel_write_early(const char *s, size_t n)
-{
-	while (n) {
-		u64 w[KEEL_CONSOLE_WRITE_MAX / 8] = { 0 };
-		u32 part = min_t(size_t, n, KEEL_CONSOLE_WRITE_MAX);
-
-		memcpy(w, s, part);
-		if (keel_console_write(part, w[0], w[1], w[2], w[3]).status)
-			return;
-		s += part;
-		n -= part;
-	}
-}
 
 void keel_die(const char *message)
 {
@@ -132,8 +119,7 @@ asmlinkage void __init keel_linux_start(const struct keel_start *start)
 	keel_start = start;
 	if (keel_start_check(start, SIZE_MAX))
 		keel_die("the start info is not well-formed");
-	keel_must(keel_base_accept(0,
-				   WANTED0 | (keel_must(keel_base_features(0), "base_features") & KEEL_NEEDS(STATS))),
+	keel_must(keel_base_accept(0, WANTED0 | (keel_must(keel_base_features(0), "base_features") & OPTIONAL0)),
 		  "base_accept");
 	if (keel_must(keel_base_features(1), "base_features") & WANTED1)
 		keel_must(keel_base_accept(1, WANTED1), "base_accept");

@@ -1,0 +1,70 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+#
+# hvm.sh KEEL VMLINUZ INITRD DISK	Debian's stock kernel in an HVM partition, with the modules, told in KTAP
+#
+# The checks are functions handed to check, which shellcheck cannot see:
+# shellcheck disable=SC2317
+set -u
+keel=$1 image=$2 initrd=$3 disk=$4
+out=$(mktemp -d "${TMPDIR:-/tmp}/keel-hvm.XXXXXX") || exit 2
+trap 'rm -rf "$out"' EXIT
+trap 'exit 130' HUP INT TERM
+n=0
+failed=0
+
+# check NAME COMMAND...
+check()
+{
+	name=$1
+	shift
+	n=$((n + 1))
+	if "$@" >"$out/said" 2>&1; then
+		echo "ok $n $name"
+	else
+		tail -n 60 "$out/said" | sed 's/^/# /'
+		echo "not ok $n $name"
+		failed=1
+	fi
+}
+
+# run WORDS OPTION...
+run()
+{
+	words=$1
+	shift
+	timeout -k 5 220 "$keel" run --hvm "$image" --initrd "$initrd" --mem 256M --timeout 200 --core none --cmdline "console=ttyS0 quiet $words" \
+		"$@" </dev/null
+}
+
+devices()
+{
+	run "run=devices DISK_SECTORS=$(($(wc -c <"$disk") / 512))" --disk "file=$disk" --rng >"$out/log" 2>"$out/err"
+	status=$?
+	tr -d '\r' <"$out/log" | sed 's/^/    /'
+	echo "# exit status $status"
+	sed 's/^/# /' "$out/err"
+	planned=$(tr -d '\r' <"$out/log" | sed -n 's/^1\.\.//p')
+	[ "$status" = 0 ] && [ "$(tr -d '\r' <"$out/log" | grep -c '^ok ')" = "${planned:-none}" ] && grep -q 'through hvc0' "$out/log"
+}
+
+panic()
+{
+	run run=panic >"$out/log" 2>"$out/err"
+	status=$?
+	cat "$out/log" "$out/err"
+	echo "exit status $status"
+	[ "$status" = 125 ] && grep -q 'sysrq triggered crash' "$out/err"
+}
+
+echo "KTAP version 1"
+echo "1..2"
+n=1
+if devices; then
+	echo "ok 1 devices"
+else
+	echo "not ok 1 devices"
+	failed=1
+fi
+check "a panic is a crash with the kernel's message" panic
+exit $failed
