@@ -22,7 +22,7 @@ $(LINUX_O)/root.cpio.gz: $(LINUX)/root/mkroot.sh $(LINUX)/root/init
 	$(Q)$(LINUX)/root/mkroot.sh $@
 
 # What its tests boot into.
-LINUX_BOOT_FILES := $(addprefix $(LINUX)/tests/,boot idle reboot)
+LINUX_BOOT_FILES := $(addprefix $(LINUX)/tests/,boot devices idle reboot terminal)
 $(LINUX_O)/test.cpio.gz: $(LINUX)/root/mkroot.sh $(LINUX)/root/init $(LINUX_BOOT_FILES)
 	@mkdir -p $(@D)
 	$(Q)$(LINUX)/root/mkroot.sh $@ $(LINUX_BOOT_FILES)

@@ -22,8 +22,8 @@ root=$(mktemp -d)
 trap 'rm -rf "$root" "$out.new"' EXIT
 trap 'exit 1' HUP INT TERM
 
-mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/proc" "$root/root" "$root/sbin" "$root/sys" "$root/test" "$root/tmp" \
-	"$root/usr/bin"
+mkdir -p "$root/bin" "$root/dev" "$root/etc/udhcpc" "$root/mnt" "$root/proc" "$root/root" "$root/sbin" "$root/sys" \
+	"$root/test" "$root/tmp" "$root/usr/bin"
 cp "$busybox" "$root/bin/busybox"
 cp "$(dirname "$0")/init" "$root/init"
 [ $# -eq 0 ] || cp "$@" "$root/test"
@@ -44,11 +44,24 @@ echo "$(uname -sr) on $(sed -n 's/^host[	 ]*: //p' /proc/cpuinfo), busybox's she
 sh -l
 exec poweroff -f
 END
+cat >"$root/etc/udhcpc/default.script" <<'END'
+#!/bin/sh
+case $1 in
+bound | renew)
+	ip addr flush dev "$interface"
+	ip addr add "$ip/$mask" dev "$interface"
+	[ -z "$router" ] || ip route replace default via "${router%% *}"
+	for server in $dns; do
+		echo "nameserver $server"
+	done >/etc/resolv.conf
+	;;
+esac
+END
 cat >"$root/etc/profile" <<'END'
 PS1='keel:\w# '
 cd
 END
-chmod 755 "$root" "$root/init" "$root/etc/session"
+chmod 755 "$root" "$root/init" "$root/etc/session" "$root/etc/udhcpc/default.script"
 # Names in order, without a time or an owner of this machine: the same input makes the same archive.
 find "$root" -exec touch -h -d @0 {} +
 (cd "$root" && find . | LC_ALL=C sort | cpio -o -H newc -R 0:0 --reproducible --quiet) | gzip -9n >"$out.new"

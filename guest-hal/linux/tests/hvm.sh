@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# hvm.sh KEEL VMLINUZ INITRD DISK	Debian's stock kernel in an HVM partition, with the modules, told in KTAP
+# hvm.sh KEEL VMLINUZ INITRD DISK SUMS	Debian's stock kernel in an HVM partition, with the modules, told in KTAP
 #
 # The checks are functions handed to check, which shellcheck cannot see:
 # shellcheck disable=SC2317
 set -u
-keel=$1 image=$2 initrd=$3 disk=$4
+keel=$1 image=$2 initrd=$3 disk=$4 sums=$5
+PORT=8099
 out=$(mktemp -d "${TMPDIR:-/tmp}/keel-hvm.XXXXXX") || exit 2
 trap 'rm -rf "$out"' EXIT
 trap 'exit 130' HUP INT TERM
@@ -39,13 +40,20 @@ run()
 
 devices()
 {
-	run "run=devices DISK_SECTORS=$(($(wc -c <"$disk") / 512))" --disk "file=$disk" --rng >"$out/log" 2>"$out/err"
+	mkdir "$out/www" && cp "$sums" "$out/www/sums"
+	busybox httpd -f -p 127.0.0.1:$PORT -h "$out/www" &
+	server=$!
+	run "run=devices PORT=$PORT SECTORS=$(($(wc -c <"$disk") / 512))" --disk "file=$disk" --rng --net user --console "file=$out/console" \
+		>"$out/log" 2>"$out/err"
 	status=$?
+	kill $server
+	seq 2000 | sed 's/$/\r/' >"$out/expected"
 	tr -d '\r' <"$out/log" | sed 's/^/    /'
 	echo "# exit status $status"
 	sed 's/^/# /' "$out/err"
 	planned=$(tr -d '\r' <"$out/log" | sed -n 's/^1\.\.//p')
-	[ "$status" = 0 ] && [ "$(tr -d '\r' <"$out/log" | grep -c '^ok ')" = "${planned:-none}" ] && grep -q 'through hvc0' "$out/log"
+	[ "$status" = 0 ] && [ "$(tr -d '\r' <"$out/log" | grep -c '^ok ')" = "${planned:-none}" ] && grep -q 'through hvc0' "$out/log" &&
+		cmp "$out/expected" "$out/console"
 }
 
 panic()

@@ -29,6 +29,7 @@ while [ $i -lt 20 ]; do
 done
 (cd "$dir/files" && sha256sum file* >sums)
 cp "$dir/files/sums" "$dir/root/etc"
+cp "$dir/files/sums" "$dir/sums"
 rm -f "$dir/disk.img"
 truncate -s 16M "$dir/disk.img"
 PATH=$PATH:/sbin:/usr/sbin mke2fs -q -t ext4 -d "$dir/files" "$dir/disk.img"

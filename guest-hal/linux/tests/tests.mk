@@ -27,3 +27,23 @@ check-linux-user:
 check-linux-user-long:
 	$(Q)SUITE_SECONDS=3600 $(LINUX_TESTS)/user.sh $(O)/keel $(LINUX_O)/vmlinux $(LINUX_USER)/root.cpio.gz linux-user-long \
 		stress:300 python:long
+
+# Its devices, which the host's side made and looks at.
+CHECK_STAGES += linux-devices
+CHECK_SECONDS_linux-devices := 300
+.PHONY: check-linux-devices
+check-linux-devices: $(LINUX_BOOTS)
+	$(Q)$(LINUX_TESTS)/devices.sh $(O)/check-linux-devices $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/test.cpio.gz
+
+# The modules and devices of Debian's own kernel, in an HVM partition on the test host.
+LINUX_HVM := $(addprefix $(LINUX_O)/hvm/,initrd.gz disk.img sums)
+$(LINUX_HVM) &: $(LINUX_TESTS)/mkhvm.sh $(LINUX_TESTS)/hvm-init Kbuild \
+		$(wildcard $(LINUX)/drivers/*) $(wildcard libhypercall/src/*.[ch]) $(wildcard libhypercall/include/hypercall/*.h) \
+		$(wildcard abi/include/keel/*.h)
+	$(Q)$(LINUX_TESTS)/mkhvm.sh $(O)
+
+CHECK_STAGES += linux-hvm
+CHECK_SECONDS_linux-hvm := 650
+.PHONY: check-linux-hvm
+check-linux-hvm: $(LINUX_HVM) $(O)/keel $(O)/testhost/kvmcheck
+	$(Q)kunit-tests/testhost/run.sh $(LINUX)/hvm.job $(O) linux-hvm
