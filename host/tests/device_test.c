@@ -228,7 +228,7 @@ static void test_device_queue(void **state)
 	REFUSED(entries, 3, AT_FIELD(INVAL, 3));
 	REFUSED(entries, 512, AT_FIELD(INVAL, 3));
 	REFUSED(port, 1u << 12 | 3, AT_FIELD(NOENT, 4)); /* vCPU 1 */
-	REFUSED(port, 64, AT_FIELD(NOENT, 4)); /* nobody's */
+	REFUSED(port, 64, AT_FIELD(NOENT, 4));		 /* nobody's */
 	REFUSED(desc, 0x1008, AT_FIELD(INVAL, 5));
 	REFUSED(driver, 0x2001, AT_FIELD(INVAL, 6));
 	REFUSED(device, 0x3002, AT_FIELD(INVAL, 7));

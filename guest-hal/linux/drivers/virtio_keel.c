@@ -134,7 +134,8 @@ static void synchronize_cbs(struct virtio_device *vdev)
 	struct keel_device *kd = to_keel(vdev);
 	struct virtqueue *vq;
 
-	virtio_device_for_each_vq(vdev, vq) {
+	virtio_device_for_each_vq(vdev, vq)
+	{
 		struct keel_queue *kq = vq->priv;
 
 		if (kq->irq)

@@ -170,7 +170,7 @@ root_disk()
 # The file that the guest wrote into its root.
 in_root()
 {
-	e2fsck -fn "$out/root.img" && [ "$(debugfs -R 'cat /root/here' "$out/root.img" 2>/dev/null | wc -c)" = 102400 ]
+	e2fsck -fn "$out/root.img" && [ "$(debugfs -R 'cat /etc/here' "$out/root.img" 2>/dev/null | wc -c)" = 102400 ]
 }
 
 # free_port: one on which nobody listens, to be tried
