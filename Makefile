@@ -56,6 +56,7 @@ endif
 ALL :=
 CHECK_STAGES := ci build style
 CHECK_LONG_STAGES :=
+CHECK_BESIDE :=
 # Unit tests are always built with the sanitizers; here the host itself is.
 SAN_STAGES := samples
 # Stages worth repeating under TSan, which slows the host down most.
@@ -91,9 +92,10 @@ tour: all ## What the samples do: a scripted tour of the small kernel samples/sh
 # The runner starts a make of its own for each stage; not through $(MAKE), so
 # that "make -n check" runs nothing.
 submake = $(MAKE) --no-print-directory -j$(shell nproc) $(overrides)
-stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s))))
+# Those in CHECK_BESIDE use one processor for long: they run beside the others, the first of them behind `build`.
+stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s)))$(if $(filter $(s),$(CHECK_BESIDE)),+))
 run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/$@
-STAGES ?= $(CHECK_STAGES)
+STAGES ?= ci build $(CHECK_BESIDE) $(filter-out ci build $(CHECK_BESIDE),$(CHECK_STAGES))
 CHECK_DEADLINE := 3300
 
 check: $(O)/ci/watchdog ## Every gate, bounded tests (STAGES="a b" for some of them)
