@@ -56,7 +56,7 @@ bench: all $(BENCH_PROGRAMS) ## Figures beside raw primitives and user-mode-linu
 # The same program as /init of the port and of user-mode-linux, and natively.
 $(BENCH)/inlinux: host/bench/inlinux.c
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -D_GNU_SOURCE -static -MMD -MP -MF $@.d -o $@ $<
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -D_GNU_SOURCE -static -MMD -MP -MF $@.d -o $@ $< -luring
 
 $(BENCH)/linux.cpio: $(BENCH)/inlinux
 	$(Q)rm -rf $(BENCH)/linux.root && mkdir -p $(BENCH)/linux.root

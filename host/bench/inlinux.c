@@ -6,14 +6,20 @@
  *	inlinux [WHAT...]	print "NAME NANOSECONDS" for each, the best of several rounds
  *	inlinux true		do nothing (what is executed)
  *
+ * Disks are read past the page cache of the Linux that is measured, so that what is read comes from
+ * its host's: natively that is a file, through the page cache.
+ *
  * As process 1 it says "up" first, takes WHAT from the kernel's command line
  * (inlinux=a,b), and powers off at the end.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <liburing.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -27,7 +33,12 @@
 #define FAULT_PAGES 4096
 #define FILE_BYTES (64 << 20)
 
+#define DISK_BYTES (64 << 20)
+#define DEPTH 32
+#define READS 4000
+
 static const char *self = "/init", *busybox = "/busybox", *dir = "/tmp";
+static const char *disk; /* of a process: INLINUX_DISK */
 
 static uint64_t now(void)
 {
@@ -194,6 +205,124 @@ static uint64_t do_gzip(void)
 	return over_file("gzip", "-1c");
 }
 
+static uint64_t do_wake(void)
+{
+	int there = eventfd(0, 0), back = eventfd(0, 0);
+	uint64_t one = 1, t;
+	pid_t pid = fork();
+
+	if (!pid) {
+		for (int i = 0; i < 500; i++)
+			if (read(there, &one, 8) != 8 || write(back, &one, 8) != 8)
+				_exit(1);
+		_exit(0);
+	}
+	t = now();
+	for (int i = 0; i < 500; i++)
+		if (write(there, &one, 8) != 8 || read(back, &one, 8) != 8)
+			fail("eventfd");
+	t = now() - t;
+	wait_for(pid, "eventfd");
+	close(there);
+	close(back);
+	return t / 500;
+}
+
+/* A device of whichever Linux this is, or the file. */
+static int open_disk(void)
+{
+	static const char *const devices[] = { "/dev/vda", "/dev/ubda" };
+	int fd = disk ? open(disk, O_RDONLY) : -1;
+
+	for (size_t i = 0; fd < 0 && !disk && i < 2; i++)
+		fd = open(devices[i], O_RDONLY | O_DIRECT);
+	if (fd < 0)
+		fail("no disk");
+	return fd;
+}
+
+static uint8_t *disk_buffer(size_t n)
+{
+	static uint8_t *buffer;
+
+	if (!buffer && posix_memalign((void **)&buffer, 4096, 1 << 20))
+		fail("memory");
+	memset(buffer, 1, n);
+	return buffer;
+}
+
+/* The same places on every side, each page once before any twice. */
+static off_t place(unsigned int i)
+{
+	return (off_t)(i * UINT64_C(7919) % (DISK_BYTES / PAGE)) * PAGE;
+}
+
+static uint64_t do_disk1(void)
+{
+	uint8_t *to = disk_buffer(PAGE);
+	int fd = open_disk();
+	uint64_t t = now();
+
+	for (unsigned int i = 0; i < READS; i++)
+		if (pread(fd, to, PAGE, place(i)) != PAGE)
+			fail("disk");
+	t = now() - t;
+	close(fd);
+	return t / READS;
+}
+
+static uint64_t do_disk32(void)
+{
+	uint8_t *to = disk_buffer(DEPTH * PAGE);
+	int fd = open_disk(), err;
+	unsigned int begun = 0, done = 0;
+	struct io_uring ring;
+	uint64_t t;
+
+	err = io_uring_queue_init(DEPTH, &ring, 0);
+	if (err) {
+		errno = -err;
+		fail("io_uring");
+	}
+	t = now();
+	while (done < READS) {
+		struct io_uring_cqe *cqe;
+		unsigned int head, n = 0;
+
+		for (; begun < READS && begun - done < DEPTH; begun++)
+			io_uring_prep_read(io_uring_get_sqe(&ring), fd, to + begun % DEPTH * PAGE, PAGE,
+					   (uint64_t)place(begun));
+		io_uring_submit_and_wait(&ring, 1);
+		io_uring_for_each_cqe(&ring, head, cqe)
+		{
+			if (cqe->res != PAGE)
+				fail("disk, in depth");
+			n++;
+		}
+		io_uring_cq_advance(&ring, n);
+		done += n;
+	}
+	t = now() - t;
+	io_uring_queue_exit(&ring);
+	close(fd);
+	return t / READS;
+}
+
+static uint64_t do_diskseq(void)
+{
+	const unsigned int n = DISK_BYTES >> 20;
+	uint8_t *to = disk_buffer(1 << 20);
+	int fd = open_disk();
+	uint64_t t = now();
+
+	for (unsigned int i = 0; i < n; i++)
+		if (pread(fd, to, 1 << 20, (off_t)i << 20) != 1 << 20)
+			fail("disk");
+	t = now() - t;
+	close(fd);
+	return t / n;
+}
+
 static const struct {
 	const char *name;
 	uint64_t (*once)(void);
@@ -203,6 +332,8 @@ static const struct {
 	{ "exec", do_exec, 15 },	   { "fault", do_fault, 10 },
 	{ "scattered", do_scattered, 10 }, { "pipe", do_pipe, 20 },
 	{ "sha256", do_sha256, 3 },	   { "gzip", do_gzip, 2 },
+	{ "wake", do_wake, 20 },	   { "disk1", do_disk1, 5 },
+	{ "disk32", do_disk32, 5 },	   { "diskseq", do_diskseq, 5 },
 };
 
 static void measure(const char *name)
@@ -271,6 +402,7 @@ int main(int argc, char **argv)
 	self = "/proc/self/exe";
 	busybox = "/bin/busybox";
 	dir = "/dev/shm";
+	disk = getenv("INLINUX_DISK");
 	for (int i = 1; i < argc; i++)
 		measure(argv[i]);
 	unlink("/dev/shm/inlinux.data");
