@@ -143,6 +143,7 @@ static void *run(void *arg)
 	if (seal_thread(&d->filter)) {
 		host_say("%s %u: its system call filter: %s", k->name, d->index, strerror(errno));
 		partition_end(d->p, &(struct outcome){ .kind = OUTCOME_STOPPED });
+		return NULL;
 	}
 	for (;;) {
 		const unsigned int want = atomic_exchange(&d->want, 0);

@@ -139,7 +139,8 @@ static int64_t port_op(struct mvcpu *v, uint32_t op, uint64_t port, int at)
 	int64_t status;
 
 	/* A doorbell can be rung, nothing else. Generation 0: devices do not come and go. */
-	if (op == KEEL_EVENT_OP_SEND && port >> 12 == KEEL_PORT_HOST && KEEL_PORT_BIT(port) < v->mon->devices) {
+	if (op == KEEL_EVENT_OP_SEND && port >> 12 == KEEL_PORT_HOST && KEEL_PORT_BIT(port) < v->mon->devices &&
+	    v->mon->callable >> KEEL_EXT_DEVICE & 1) {
 		mb_device(v, KEEL_PORT_BIT(port));
 		return KEEL_OK;
 	}
