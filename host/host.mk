@@ -131,7 +131,11 @@ $(O)/host/tests/guest.elf: host/tests/guest.c $(GUEST_DEPS)
 $(O)/host/tests/smp.elf: host/tests/smp_guest.c $(GUEST_DEPS)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
--include $(O)/host/tests/guest.d $(O)/host/tests/smp.d
+# One with a network and a second console.
+$(O)/host/tests/devices.elf: host/tests/devices_guest.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
+-include $(O)/host/tests/guest.d $(O)/host/tests/smp.d $(O)/host/tests/devices.d
 
 # One that runs user code, for bringing up a backend.
 $(O)/host/tests/user_guest.elf: host/tests/user_guest.c $(GUEST_DEPS)
@@ -170,6 +174,14 @@ check-seal: $(O)/host/tests/seal $(O)/host/tests/guest.elf $(O)/keel
 		$(O)/host/tests/guest.elf $(O)/host/tests/sealed
 	$(Q)if [ -c /dev/kvm ] && (: <>/dev/kvm) 2>/dev/null; then KEEL_TEST_BACKEND=kvm $(PYTHON) host/tests/run_test.py $(O)/keel \
 		$(O)/host/tests/guest.elf terminal_keys terminal_quit terminal_restored terminal_size terminal_suspend; fi
+
+# Networks and consoles, with a guest at one end and this machine at the other.
+CHECK_STAGES += devices
+CHECK_SECONDS_devices := 240
+CHECK_PROGRAMS += $(O)/host/tests/devices.elf
+.PHONY: check-devices
+check-devices: $(O)/host/tests/devices.elf $(O)/keel
+	$(Q)$(PYTHON) host/tests/devices_test.py $(O)/keel $(O)/host/tests/devices.elf
 
 # The ring3 backend's guest process, interrupted at each instruction.
 $(O)/host/tests/step: $(O)/host/tests/step.o

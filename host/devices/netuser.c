@@ -417,6 +417,9 @@ static bool user_send(void *link, uint8_t *frame, size_t len)
 	if (g.kind == UDP)
 		u->sender[slot_of(&g)] = key_of(&g);
 	lib.input(u->slirp, frame, (int)len);
+	/* It may be the answer that frames to the guest wait for; sent with the next look, which may be never. */
+	if (g.kind == ARP)
+		lib.poll(u->slirp, 1, get_revents, u);
 	return true;
 }
 
