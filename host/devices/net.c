@@ -239,7 +239,6 @@ static void transmit(struct device *d)
 				n->count_of.tx_dropped++;
 			vq_push(q, &n->tx, 0);
 		}
-		vq_flush(q);
 	} while (left && vq_notify(q, true));
 	/* There may be more: after the others had their turn, and whoever asks us to stop. */
 	if (!left)
@@ -250,6 +249,8 @@ static void net_kick(struct device *d)
 {
 	drain_backlog(d);
 	transmit(d);
+	/* One behind the other: the guest is woken once. */
+	vq_flush(&d->queue[TX]);
 	vq_flush(&d->queue[RX]);
 }
 
