@@ -14,6 +14,7 @@
 #include <hypercall/start.h>
 #include <hypercall/status.h>
 #include <hypercall/user.h>
+#include <hypercall/virtq.h>
 
 EXPORT_SYMBOL_GPL(keel_batch_clear);
 EXPORT_SYMBOL_GPL(keel_batch_flush);
@@ -79,6 +80,18 @@ EXPORT_SYMBOL_GPL(keel_user_fault_needs);
 EXPORT_SYMBOL_GPL(keel_user_init);
 EXPORT_SYMBOL_GPL(keel_user_reason);
 EXPORT_SYMBOL_GPL(keel_user_size);
+
+EXPORT_SYMBOL_GPL(keel_virtq_add);
+EXPORT_SYMBOL_GPL(keel_virtq_avail_gpa);
+EXPORT_SYMBOL_GPL(keel_virtq_desc_gpa);
+EXPORT_SYMBOL_GPL(keel_virtq_detach);
+EXPORT_SYMBOL_GPL(keel_virtq_disable);
+EXPORT_SYMBOL_GPL(keel_virtq_enable);
+EXPORT_SYMBOL_GPL(keel_virtq_get);
+EXPORT_SYMBOL_GPL(keel_virtq_init);
+EXPORT_SYMBOL_GPL(keel_virtq_must_notify);
+EXPORT_SYMBOL_GPL(keel_virtq_publish);
+EXPORT_SYMBOL_GPL(keel_virtq_used_gpa);
 
 MODULE_DESCRIPTION("Keel hypercall ABI: shared code");
 MODULE_LICENSE("GPL");

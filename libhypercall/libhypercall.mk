@@ -3,8 +3,8 @@
 # its SDK (make install) and the `lib` stage of tests.
 
 LIBH := libhypercall
-LIBH_PURE := batch event ring clock start status set user
-LIBH_DEVICES := virtq device blk net rng vconsole
+LIBH_PURE := batch event ring clock start status set user virtq
+LIBH_DEVICES := device blk net rng vconsole
 LIBH_SRC := $(addprefix $(LIBH)/src/,$(LIBH_PURE:=.c) $(LIBH_DEVICES:=.c) trap.c repeat.c guest.c smp.c console.c printf.c mem.c \
 	gate.S entry.S)
 LIBH_OBJ := $(LIBH_SRC:$(LIBH)/src/%=$(O)/libhypercall/%.o)

@@ -170,7 +170,7 @@ bool keel_virtq_must_notify(struct keel_virtq *q)
 		return n && !(keel_shared_load16(q->used + FLAGS) & KEEL_VIRTQ_USED_NO_NOTIFY);
 	event = keel_shared_load16(avail_event(q));
 	/* Is the entry it waits for one of these n? */
-	return (keel_u16)(event - first) < n;
+	return (keel_u16)(event - first) < n + KEEL_MUTANT(17);
 }
 
 /* The chain's descriptors are free again. The table's own links are the device's to overwrite: not read. */
@@ -203,7 +203,8 @@ int keel_virtq_get(struct keel_virtq *q, void **cookie, keel_u32 *len)
 	id = keel_shared_load32(&elem->id);
 	wrote = keel_shared_load32(&elem->len);
 	slot = q->mem.slots + (id < q->entries ? id : 0);
-	if (ready > q->in_flight || id >= q->entries || !slot->descs || !slot->told || wrote > slot->lent) {
+	if (ready > q->in_flight || id >= q->entries || !slot->descs || (!slot->told && !KEEL_MUTANT(16)) ||
+	    wrote > slot->lent) {
 		q->broken = true;
 		return -1;
 	}

@@ -43,6 +43,7 @@ struct keel_blk {
 	bool flushes; /* writes may rest in a cache until a flush */
 	struct keel_blk_req own;
 	struct keel_blk_req *done, **done_end;
+
 	KEEL_DEV_QUEUE_MEMORY(mem, KEEL_BLK_ENTRIES);
 	struct keel_virtq_desc tables[KEEL_BLK_ENTRIES][3] __attribute__((aligned(16)));
 };

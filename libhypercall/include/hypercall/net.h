@@ -26,6 +26,7 @@ struct keel_net {
 	keel_u8 mac[6];
 	keel_u32 sendable; /* of free_tx */
 	struct keel_net_buffer *free_tx[KEEL_NET_ENTRIES];
+
 	KEEL_DEV_QUEUE_MEMORY(rx_mem, KEEL_NET_ENTRIES);
 	KEEL_DEV_QUEUE_MEMORY(tx_mem, KEEL_NET_ENTRIES);
 	struct keel_net_buffer rx_buffer[KEEL_NET_ENTRIES], tx_buffer[KEEL_NET_ENTRIES];

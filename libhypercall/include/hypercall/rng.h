@@ -13,6 +13,7 @@ KEEL_BEGIN_C
 struct keel_rng {
 	struct keel_dev dev;
 	struct keel_dev_queue queue;
+
 	KEEL_DEV_QUEUE_MEMORY(mem, KEEL_RNG_ENTRIES);
 	keel_u8 part[KEEL_RNG_PART];
 };

@@ -20,6 +20,7 @@ struct keel_vconsole {
 	keel_u32 in_at, in_len;
 	keel_u32 sendable; /* of free_tx */
 	keel_u8 *free_tx[KEEL_VCONSOLE_ENTRIES];
+
 	KEEL_DEV_QUEUE_MEMORY(rx_mem, KEEL_VCONSOLE_ENTRIES);
 	KEEL_DEV_QUEUE_MEMORY(tx_mem, KEEL_VCONSOLE_ENTRIES);
 	keel_u8 rx_buffer[KEEL_VCONSOLE_ENTRIES][KEEL_VCONSOLE_PART];
