@@ -225,6 +225,9 @@ static struct keel_ret setup(struct keel_device *kd, u32 index, const struct kee
 	kd->buf->queue = *queue;
 	ret = keel_device_queue(kd->handle, index, keel_gpa_of(kd->buf));
 	mutex_unlock(&kd->lock);
+	if (ret.status)
+		dev_err(&kd->vdev.dev, "queue %d with port %#x is refused: %#llx\n", (int)index, queue->port,
+			-ret.status);
 	return ret;
 }
 
