@@ -134,8 +134,7 @@ static void synchronize_cbs(struct virtio_device *vdev)
 	struct keel_device *kd = to_keel(vdev);
 	struct virtqueue *vq;
 
-	virtio_device_for_each_vq(vdev, vq)
-	{
+	list_for_each_entry(vq, &vdev->vqs, list) {
 		struct keel_queue *kq = vq->priv;
 
 		if (kq->irq)
