@@ -253,9 +253,12 @@ static int __init keel_init(void)
 	err = keel_hvc_init();
 	if (err)
 		pr_warn("keel: no console: %d\n", err);
+	err = keel_time_init();
+	if (err)
+		pr_warn("keel: no clocksource: %d\n", err);
 	return 0;
 }
 module_init(keel_init);
 
-MODULE_DESCRIPTION("Keel hypercall ABI: gate, events, console, ends");
+MODULE_DESCRIPTION("Keel hypercall ABI: gate, events, console, time, ends");
 MODULE_LICENSE("GPL");

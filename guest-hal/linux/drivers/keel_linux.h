@@ -33,6 +33,9 @@ void keel_irq_unmap(int irq, u32 bit);
 /* hvc_keel.c: hvc0. In the port nobody needs to call it. */
 int keel_hvc_init(void);
 
+/* time_keel.c: a clocksource, in keel.ko alone */
+int keel_time_init(void);
+
 /* hvm_gate.S: a page of keel.ko's code */
 extern char keel_gate_page[];
 
