@@ -49,6 +49,8 @@ $(O)/host/seal.o: HOST_CFLAGS += -I$(O)/host
 $(O)/host/%.o: host/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) -c -o $@ $<
+# liburing's header, for sparse.
+$(O)/host/block.o: HOST_CFLAGS += -DSPARSE_NO_BITWISE
 $(O)/host/%.o: host/devices/%.c
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(HOST_CFLAGS) $(BUGS) -c -o $@ $<

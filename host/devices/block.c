@@ -10,10 +10,17 @@
  *
  * A flush is an fdatasync. A driver that did not accept flushes has every write synced.
  */
+#include <sys/uio.h>
+/* The kernel's header, which liburing's includes, has them too. */
+#undef RWF_HIPRI
+#undef RWF_DSYNC
+#undef RWF_SYNC
+#undef RWF_NOWAIT
+#undef RWF_APPEND
+#include <liburing.h>
+
 #include <errno.h>
 #include <fcntl.h>
-#include <liburing.h>
-#include <linux/fs.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,7 +49,9 @@
 #define RING_ENTRIES (2 * DEVICE_QUEUE_MAX)
 
 /* The registered files. */
-enum { FILE_DISK, FILE_BELL, FILES };
+#define FILE_DISK 0
+#define FILE_BELL 1
+#define FILES 2
 
 enum request_type { READ = 0, WRITE = 1, FLUSH = 4, GET_ID = 8 };
 enum request_status { STATUS_OK = 0, STATUS_IOERR = 1, STATUS_UNSUPP = 2 };
@@ -497,8 +506,7 @@ static bool block_wait(struct device *d, bool block)
 	if (!b->polling)
 		poll_bell(b);
 	io_uring_submit_and_wait(&b->ring, block ? 1 : 0);
-	io_uring_for_each_cqe(&b->ring, head, cqe)
-	{
+	io_uring_for_each_cqe(&b->ring, head, cqe) {
 		struct request *r = io_uring_cqe_get_data(cqe);
 
 		n++;

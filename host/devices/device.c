@@ -44,7 +44,9 @@ struct device *device_open(const struct device_kind *kind, unsigned int index, c
 	struct device *d = calloc(1, sizeof(*d));
 	pthread_condattr_t attr;
 
-	if (!d || (kind->state && !(d->state = calloc(1, kind->state)))) {
+	if (d && kind->state)
+		d->state = calloc(1, kind->state);
+	if (!d || (kind->state && !d->state)) {
 		free(d);
 		error_set(e, "out of memory");
 		return NULL;
@@ -59,11 +61,10 @@ struct device *device_open(const struct device_kind *kind, unsigned int index, c
 	pthread_cond_init(&d->settled, &attr);
 	pthread_condattr_destroy(&attr);
 	d->bell = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (d->bell < 0) {
+	if (d->bell < 0)
 		error_set(e, "cannot make an eventfd: %s", strerror(errno));
-	} else if (!kind->open(d, spec, e)) {
+	else if (!kind->open(d, spec, e))
 		return d;
-	}
 	device_close(d);
 	return NULL;
 }
@@ -489,7 +490,7 @@ int64_t device_call(struct partition *p, uint32_t id, const uint64_t *a, uint64_
 		return AT_ARG(NOENT, 1);
 	d = p->device[a[0] - 1];
 	pthread_mutex_lock(&d->lock);
-	/* Until a reset is over, asking whether it is is all there is to say. */
+	/* Until a reset is over, asking for its end is all there is to say. */
 	status = d->resetting && calls[i].serve != write_status ? AT_ARG(BUSY, 1) : calls[i].serve(d, a, value);
 	pthread_mutex_unlock(&d->lock);
 	return status;

@@ -120,7 +120,7 @@ static int load_library(struct error *e)
 		{ "slirp_input", &lib.input },	     { "slirp_pollfds_fill", &lib.fill },
 		{ "slirp_pollfds_poll", &lib.poll }, { "slirp_add_hostfwd", &lib.add_hostfwd },
 	};
-	void (*set_handler)(void (*)(const char *, int, const char *, void *), void *);
+	void (*set_handler)(void (*log)(const char *domain, int level, const char *text, void *to), void *to);
 
 	if (lib.handle)
 		return 0;
