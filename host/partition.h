@@ -186,8 +186,9 @@ struct partition {
 	unsigned int vcpus;
 	struct keel_vcpu __pvshared
 		*vcpu[PARTITION_VCPUS]; /* the host's mapping of the per-vCPU pages; set by create() */
-	bool (*port_used)(const struct partition *p,
-			  uint32_t port); /* is it a handle of a port in use? Set by create() */
+	/* Is it a handle of a port in use? It looks at `ports`. Set by create(). */
+	bool (*port_used)(const struct partition *p, uint32_t port);
+	const uint8_t *ports;
 	uint32_t *console_port; /* where KEEL_SOURCE_CONSOLE is bound: see partition_raise(); set by create() */
 
 	struct device *device[PARTITION_DEVICES]; /* run.c's: they outlive the partition. Set before create() */

@@ -25,9 +25,9 @@ static bool port_used(const struct partition *p, uint32_t port)
 	const uint32_t vcpu = KEEL_PORT_VCPU(port), bit = KEEL_PORT_BIT(port);
 	const struct mvcpu *v;
 
-	if (vcpu >= p->vcpus || !p->vcpu[vcpu])
+	if (vcpu >= p->vcpus)
 		return false;
-	v = (const struct mvcpu *)((const uint8_t *)p->vcpu[vcpu] + MON_PRIVATE);
+	v = (const struct mvcpu *)(p->ports + (uint64_t)vcpu * MON_BLOCK_SIZE);
 	return __atomic_load_n(&v->port_used[bit / 64], __ATOMIC_ACQUIRE) >> bit % 64 & 1 &&
 	       v->port_gen[bit] == KEEL_PORT_GEN(port);
 }
@@ -90,6 +90,7 @@ int monmem_create(struct monmem *mm, struct partition *p, const char *backend, u
 		p->vcpu[i] = (struct keel_vcpu __pvshared *)(mm->mem + (uint64_t)i * MON_BLOCK_SIZE);
 	p->console_port = &m->console_port;
 	p->port_used = port_used;
+	p->ports = mm->mem + MON_PRIVATE; /* not beside p->vcpu[], which may be a page of the guest's */
 	p->tracking = &m->tracking;
 	p->hostlog = mm->mem + log_off;
 	return 0;
@@ -107,6 +108,8 @@ void monmem_destroy(struct monmem *mm)
 	for (unsigned int i = 0; i < mm->p->vcpus; i++)
 		mm->p->vcpu[i] = NULL;
 	mm->p->console_port = NULL;
+	mm->p->port_used = NULL;
+	mm->p->ports = NULL;
 	mm->p->tracking = NULL;
 	mm->p->hostlog = NULL;
 	if (mm->mem)
