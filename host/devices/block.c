@@ -87,7 +87,7 @@ struct block {
 	struct io_uring ring;
 	bool have_ring, polling;
 	struct request *requests, *free;
-	unsigned int in_flight;
+	unsigned int in_flight, used; /* requests; of these the first `used` were ever taken */
 	struct seal_rule rules[6];
 	uint8_t *bounce; /* for buffers that direct I/O does not take */
 };
@@ -443,6 +443,16 @@ static void begin(struct device *d, struct request *r)
 	}
 }
 
+/* There is one for each chain that can be in flight, and memory for as many as ever were. */
+static struct request *first_free(struct block *b)
+{
+	if (!b->free && b->used < DEVICE_QUEUE_MAX) {
+		b->free = &b->requests[b->used++];
+		b->free->next = NULL;
+	}
+	return b->free;
+}
+
 static void block_kick(struct device *d)
 {
 	struct block *b = block_of(d);
@@ -450,8 +460,7 @@ static void block_kick(struct device *d)
 
 	do {
 		vq_notify(q, false);
-		/* There is one for each chain that can be in flight. */
-		while (b->free && vq_pop(q, &b->free->c)) {
+		while (first_free(b) && vq_pop(q, &b->free->c)) {
 			struct request *r = b->free;
 
 			if (vq_bytes(r->c.piece, r->c.out) < sizeof(struct header) || !r->c.in) {
@@ -471,10 +480,7 @@ static void block_start(struct device *d)
 	struct block *b = block_of(d);
 
 	b->free = NULL;
-	for (unsigned int i = 0; i < DEVICE_QUEUE_MAX; i++) {
-		b->requests[i].next = b->free;
-		b->free = &b->requests[i];
-	}
+	b->used = 0;
 }
 
 static bool block_quiesce(struct device *d)
