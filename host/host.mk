@@ -214,6 +214,22 @@ CHECK_PROGRAMS += $(VCPUS_TESTS)
 check-vcpus: $(O)/host/tests/vcpus.elf $(O)/keel
 	$(Q)host/tests/vcpus.sh $(O)/keel $(O)/host/tests/vcpus.elf ring3 1000
 
+# Devices, from outside: what they keep, cost and hold. One test wants a host with planted bugs.
+$(O)/host/tests/io.elf: host/tests/io_guest.c $(GUEST_DEPS)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(GUEST_CFLAGS) $(GUEST_LDFLAGS) -MMD -MP -MF $(@:.elf=.d) -o $@ $(GUEST_CRT0) $< $(GUEST_LIBS)
+-include $(O)/host/tests/io.d
+
+CHECK_STAGES += io
+CHECK_LONG_STAGES += io-long
+CHECK_SECONDS_io := 480
+CHECK_SECONDS_io-long := 900
+CHECK_PROGRAMS += $(O)/host/tests/io.elf
+.PHONY: check-io check-io-long
+check-io check-io-long: $(O)/host/tests/io.elf $(O)/keel
+	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants KEEL_BUGS=1 $(O)/mutants/keel >&2
+	$(Q)$(PYTHON) host/tests/io.py $(O)/keel $(O)/host/tests/io.elf $(O)/mutants/keel $(if $(findstring long,$@),long)
+
 # Kernels that own their hardware, from outside.
 $(O)/host/tests/hvm: $(O)/host/tests/hvm.o
 	$(Q)$(CC) $(HOSTCFLAGS) -o $@ $^
