@@ -375,10 +375,10 @@ static _Noreturn void sealed(const struct seal_table *table, enum where where, v
 	if (memory < 0 || ftruncate(memory, 4096) || socketpair(AF_UNIX, SOCK_STREAM, 0, pair) ||
 	    keeper_start(CORE, true, NULL, &none, &e))
 		_exit(2);
-	seal_privileges();
+	seal_privileges(false);
 	if (where == OLDER && pthread_create(&t, NULL, thread, &j))
 		_exit(2);
-	if (seal_calls(table, false, &e)) {
+	if (seal_calls(table, NULL, 0, false, &e)) {
 		fprintf(stderr, "%s\n", e.text);
 		_exit(2);
 	}
@@ -580,7 +580,7 @@ static void try_layers(void)
 		dup2(from[1], STDERR_FILENO);
 		close(from[0]);
 		close(from[1]);
-		seal_privileges();
+		seal_privileges(false);
 		n = pread(fd, text, sizeof(text) - 1, 0);
 		must(n > 0, "status");
 		must(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1, "no_new_privs");
@@ -620,8 +620,8 @@ static void try_missing(bool require)
 		must(ctx && !seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(landlock_create_ruleset), 0) &&
 			     !seccomp_load(ctx),
 		     "a kernel without Landlock");
-		seal_privileges();
-		_exit(seal_calls(ring3_backend.calls, require, &e) ? 9 : 0);
+		seal_privileges(false);
+		_exit(seal_calls(ring3_backend.calls, NULL, 0, require, &e) ? 9 : 0);
 	}
 	close(from[1]);
 	status = watch(pid, from[0], text, sizeof(text));

@@ -55,7 +55,8 @@ struct kt_test {
  *	             or stop: it goes on until the runner stops it
  *	ext=N        an optional extension the test needs, or feature bit N - 64 of word 1
  *	vcpus=N      started with so many, default 1
- *	devices=KINDS  with these, + between them: block and block-ro (1 MiB of zeros), rng
+ *	devices=KINDS  with these, + between them: block and block-ro (1 MiB of zeros), rng,
+ *	             net (a router at 10.0.2.2 answers ARP), console
  *	destructive  ends the partition in another way than a power-off
  *	stdin=TEXT   bytes for the console, escapes \n
  *	module=N     a module of N bytes, byte i = i * 7

@@ -1106,3 +1106,288 @@ KEEL_TEST("RNG-001", rng_fills, "KEEL-RNG-01", "profile=IO devices=rng", 0)
 	CHECK_EQ(take(&q, &len), 0);
 	CHECK_EQ(len, 0);
 }
+
+/* Networks: a router at 10.0.2.2 answers ARP and ping. */
+
+#define RX_BUFFERS 8u
+#define HEADER_BYTES 12
+#define F_MRG_RXBUF 15
+
+static struct queue rxq, txq;
+static const u8 our_mac[6] = { 2, 0, 0, 0, 0, 7 };
+
+static u64 rx_buffer(u32 i)
+{
+	return DATA + 0x40000 + i * 4096;
+}
+
+/* Receive buffers of `room` bytes; the first of them are offered. */
+static void net_on(u64 features, u32 room, u32 offered)
+{
+	dev = find(T_NET, 0);
+	negotiate(dev, features & (info.features[0] | PLAIN));
+	make_queue(&rxq, dev, 0, SIZE, 0);
+	make_queue(&txq, dev, 1, SIZE, 1);
+	go(dev);
+	for (u32 i = 0; i < offered; i++) {
+		memset(kt_ram(rx_buffer(i)), 0xcc, 4096);
+		describe(&rxq, i, rx_buffer(i), room, WRITE, 0);
+		offer(&rxq, i);
+	}
+	ring(&rxq);
+}
+
+/* A frame of n bytes behind a header of zeros. */
+static void net_offer(const u8 *frame, u32 n)
+{
+	memset(kt_ram(DATA), 0, HEADER_BYTES);
+	memcpy(kt_ram(DATA + HEADER_BYTES), frame, n);
+	describe(&txq, 0, DATA, HEADER_BYTES + n, 0, 0);
+	offer(&txq, 0);
+	ring(&txq);
+}
+
+/* The same to its end: bytes written to it, -1 when it is not given back. */
+static s64 net_send(const u8 *frame, u32 n)
+{
+	u32 len = 0;
+
+	net_offer(frame, n);
+	return take(&txq, &len) == 0 ? (s64)len : -1;
+}
+
+static u32 arp_request(u8 *f)
+{
+	static const u8 head[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 7, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1 };
+
+	memset(f, 0, 60);
+	memcpy(f, head, sizeof(head));
+	memcpy(f + 22, our_mac, 6);
+	memcpy(f + 28, (const u8[]){ 10, 0, 2, 15 }, 4);
+	memcpy(f + 38, (const u8[]){ 10, 0, 2, 2 }, 4);
+	return 60;
+}
+
+/* Wait for the router's answer to ARP; the frame it came in, NULL with a failure. */
+static const volatile u8 *arp_answer(u32 *len)
+{
+	for (u32 i = 0; i < RX_BUFFERS; i++) {
+		u32 head = take(&rxq, len);
+		const volatile u8 *b = head < RX_BUFFERS ? kt_ram(rx_buffer(head)) : NULL;
+
+		if (!b)
+			return NULL;
+		if (b[HEADER_BYTES + 12] == 8 && b[HEADER_BYTES + 13] == 6 && b[HEADER_BYTES + 21] == 2)
+			return b;
+	}
+	KT_FAIL("no answer to ARP");
+	return NULL;
+}
+
+#define NETS "profile=IO devices=net"
+
+KEEL_TEST("NET-001", net_arp, "KEEL-NET-01 KEEL-DEVICE-20", NETS, 0)
+{
+	const volatile u8 *b;
+	u8 f[60];
+	u32 len;
+
+	net_on(PLAIN, 2048, RX_BUFFERS);
+	CHECK_EQ(net_send(f, arp_request(f)), 0);
+	b = arp_answer(&len);
+	REQUIRE(b);
+	CHECK(len >= HEADER_BYTES + 42 && len <= 2048);
+	for (u32 i = 0; i < 10; i++)
+		CHECK_EQ(b[i], 0);	 /* flags, offloads */
+	CHECK_EQ(b[10] | b[11] << 8, 1); /* buffers */
+	for (u32 i = 0; i < 6; i++)
+		CHECK_EQ(b[HEADER_BYTES + i], our_mac[i]);
+	CHECK_EQ(b[len], 0xcc); /* and no more than it says */
+	CHECK_EQ(b[HEADER_BYTES + 28], 10);
+	CHECK_EQ(b[HEADER_BYTES + 31], 2);
+}
+
+KEEL_TEST("NET-002", net_bad_frames, "KEEL-NET-02", "neg " NETS, 0)
+{
+	static const u32 lengths[] = { 0, 1, 11, 12, 13, 25 };
+	u32 len;
+	u8 f[60];
+
+	net_on(PLAIN, 2048, RX_BUFFERS);
+	memset(kt_ram(DATA), 0, 0x20000);
+	for (u32 i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
+		describe(&txq, 0, DATA, lengths[i], 0, 0);
+		offer(&txq, 0);
+		ring(&txq);
+		CHECK_EQ(take(&txq, &len), 0);
+		CHECK_EQ(len, 0);
+	}
+	/* As long as can be, and much longer. */
+	for (u32 i = 0; i < 2; i++) {
+		describe(&txq, 0, i ? 0 : DATA, i ? (u32)kt_ram_size() : 0x20000, 0, 0);
+		offer(&txq, 0);
+		ring(&txq);
+		CHECK_EQ(take(&txq, &len), 0);
+		CHECK_EQ(len, 0);
+	}
+	/* An offload that was not offered. */
+	memset(kt_ram(DATA), 0, HEADER_BYTES);
+	*(volatile u8 *)kt_ram(DATA + 1) = 1;
+	memcpy(kt_ram(DATA + HEADER_BYTES), f, arp_request(f));
+	describe(&txq, 0, DATA, HEADER_BYTES + 60, 0, 0);
+	offer(&txq, 0);
+	ring(&txq);
+	CHECK_EQ(take(&txq, &len), 0);
+	kt_spin_ns(20 * MS);
+	CHECK_EQ(given(&rxq), rxq.seen); /* nobody answered */
+	CHECK_EQ(status_of(dev), LIVE);
+	CHECK_EQ(net_send(f, arp_request(f)), 0);
+	CHECK(arp_answer(&len));
+}
+
+KEEL_TEST("NET-003", net_small_buffers, "KEEL-NET-03", "neg " NETS, 0)
+{
+	u32 len;
+	u8 f[60];
+
+	net_on(PLAIN, 30, 1); /* no frame fits */
+	CHECK_EQ(net_send(f, arp_request(f)), 0);
+	kt_spin_ns(50 * MS);
+	CHECK_EQ(given(&rxq), rxq.seen);
+	CHECK_EQ(status_of(dev), LIVE);
+	CHECK_EQ(*(volatile u8 *)kt_ram(rx_buffer(0)), 0xcc);
+	/* No room for a header, and a buffer to read from: neither can be meant. */
+	HC(KEEL_CALL_EVENT_CLOSE, rxq.port);
+	HC(KEEL_CALL_EVENT_CLOSE, txq.port);
+	net_on(PLAIN, 11, 1);
+	net_offer(f, arp_request(f));
+	CHECK(wait_status(dev, KEEL_DEVICE_NEEDS_RESET));
+	HC(KEEL_CALL_EVENT_CLOSE, rxq.port);
+	HC(KEEL_CALL_EVENT_CLOSE, txq.port);
+	net_on(PLAIN, 2048, 0);
+	describe(&rxq, 0, rx_buffer(0), 64, NEXT, 1);
+	describe(&rxq, 1, rx_buffer(1), 2048, WRITE, 0);
+	offer(&rxq, 0);
+	ring(&rxq);
+	net_offer(f, arp_request(f));
+	CHECK(wait_status(dev, KEEL_DEVICE_NEEDS_RESET));
+	HC(KEEL_CALL_EVENT_CLOSE, rxq.port);
+	HC(KEEL_CALL_EVENT_CLOSE, txq.port);
+	net_on(PLAIN, 2048, RX_BUFFERS);
+	CHECK_EQ(net_send(f, arp_request(f)), 0);
+	CHECK(arp_answer(&len));
+}
+
+KEEL_TEST("NET-004", net_merged, "KEEL-NET-03 KEEL-NET-01", NETS, 0)
+{
+	u32 len, sum = 0, n = 0;
+	u8 f[60];
+
+	dev = find(T_NET, 0);
+	if (!(info.features[0] & BIT(F_MRG_RXBUF)))
+		return;					  /* it need not */
+	net_on(PLAIN | BIT(F_MRG_RXBUF), 16, RX_BUFFERS); /* a frame of 42 bytes and more goes into several */
+	CHECK_EQ(net_send(f, arp_request(f)), 0);
+	do {
+		u32 head = take(&rxq, &len);
+		const volatile u8 *b = head < RX_BUFFERS ? kt_ram(rx_buffer(head)) : NULL;
+
+		REQUIRE(b && len <= 16);
+		if (!n)
+			n = b[10] | b[11] << 8;
+		CHECK_EQ(b[16], 0xcc);
+		sum += len;
+	} while (--n);
+	CHECK(sum >= HEADER_BYTES + 42);
+}
+
+KEEL_TEST("NET-005", net_flood_and_reset, "KEEL-NET-04 KEEL-DEVICE-09", "neg " NETS " timeout=30", 0)
+{
+	u32 len;
+	u8 f[60];
+
+	for (u32 round = 0; round < 20; round++) {
+		net_on(PLAIN, 2048, 1);
+		/* Many answers, one place: the others wait or are gone. */
+		for (u32 i = 0; i < 200; i++)
+			if (net_send(f, arp_request(f)) < 0)
+				return;
+		CHECK((u16)(given(&rxq) - rxq.seen) <= 1);
+		reset(dev);
+		memset(kt_ram(rx_buffer(0)), 0x5a, 4096);
+		kt_spin_ns(MS);
+		for (u32 i = 0; i < 4096; i += 8)
+			REQUIRE(*(volatile u64 *)kt_ram(rx_buffer(0) + i) == 0x5a5a5a5a5a5a5a5a);
+		HC(KEEL_CALL_EVENT_CLOSE, rxq.port);
+		HC(KEEL_CALL_EVENT_CLOSE, txq.port);
+	}
+	net_on(PLAIN, 2048, RX_BUFFERS);
+	CHECK_EQ(net_send(f, arp_request(f)), 0);
+	CHECK(arp_answer(&len));
+}
+
+KEEL_TEST("NET-006", net_config, "KEEL-NET-05 KEEL-DEVICE-22", "neg " NETS, 0)
+{
+	u32 d = find(T_NET, 0);
+	volatile u8 *c = kt_ram(DATA);
+
+	CHECK(info.features[0] & BIT(5)); /* it has a MAC */
+	OK(HC(KEEL_CALL_DEVICE_CONFIG_READ, d, 0, DATA, 8));
+	CHECK(!(c[0] & 1)); /* of one, not of a group */
+	CHECK(c[0] | c[1] | c[2] | c[3] | c[4] | c[5]);
+	CHECK_EQ(c[6] & 1, 1); /* the link is up */
+	NEG(HC(KEEL_CALL_DEVICE_CONFIG_WRITE, d, 0, DATA, 6), KEEL_E_PERM, ARG(2));
+}
+
+KEEL_TEST("VCON-001", console_output, "KEEL-VCON-01 KEEL-DEVICE-20", "profile=IO devices=console", 0)
+{
+	struct queue in, out;
+	u32 len;
+
+	dev = find(T_CONSOLE, 0);
+	negotiate(dev, PLAIN);
+	make_queue(&in, dev, 0, SIZE, 0);
+	make_queue(&out, dev, 1, SIZE, 1);
+	go(dev);
+	memset(kt_ram(DATA), 'x', 0x20000);
+	for (u32 i = 0; i < 200; i++) {
+		/* In pieces, some of no bytes, some with places to write to, which are not. */
+		describe(&out, 0, DATA, i * 97 % 4096, NEXT, 1);
+		describe(&out, 1, DATA + 5000, i % 3, NEXT, 2);
+		describe(&out, 2, DATA + 0x10000, 16, WRITE, 0);
+		offer(&out, 0);
+		ring(&out);
+		CHECK_EQ(take(&out, &len), 0);
+		CHECK_EQ(len, 0);
+	}
+	CHECK_EQ(*(volatile u8 *)kt_ram(DATA + 0x10000), 'x');
+	/* One of a megabyte. */
+	describe(&out, 0, DATA, 1 << 20, 0, 0);
+	offer(&out, 0);
+	ring(&out);
+	CHECK_EQ(take(&out, &len), 0);
+	CHECK_EQ(status_of(dev), LIVE);
+	CHECK_EQ(given(&in), 0); /* nothing came */
+}
+
+KEEL_TEST("VCON-002", console_broken, "KEEL-VCON-01 KEEL-DEVICE-17", "neg profile=IO devices=console", 0)
+{
+	struct queue in, out;
+
+	dev = find(T_CONSOLE, 0);
+	for (u32 round = 0; round < 2; round++) {
+		negotiate(dev, PLAIN);
+		make_queue(&in, dev, 0, SIZE, 0);
+		make_queue(&out, dev, 1, SIZE, 1);
+		go(dev);
+		describe(&out, 0, DATA, 100, NEXT, round ? 0 : SIZE);
+		offer(&out, 0);
+		ring(&out);
+		CHECK(wait_status(dev, KEEL_DEVICE_NEEDS_RESET));
+		CHECK_EQ(given(&out), 0);
+		HC(KEEL_CALL_EVENT_CLOSE, in.port);
+		HC(KEEL_CALL_EVENT_CLOSE, out.port);
+	}
+	reset(dev);
+	CHECK_EQ(status_of(dev), 0);
+}
