@@ -40,14 +40,16 @@
 #define LIMIT 20 /* seconds any child may take */
 
 enum where {
-	MAIN,  /* the main thread */
-	OLDER, /* a thread that was there before the filter */
-	LATER, /* one that was made behind it */
-	VCPU,  /* one that called seal_vcpu() */
+	MAIN,	/* the main thread */
+	OLDER,	/* a thread that was there before the filter */
+	LATER,	/* one that was made behind it */
+	VCPU,	/* one that called seal_vcpu() */
+	DEVICE, /* a device's: one that called seal_thread(), with no calls of its kind's own */
+	PLACES
 };
 
 static const char *const where_names[] = { "the main thread", "a thread from before", "a thread made later",
-					   "the vCPU's thread" };
+					   "the vCPU's thread", "a device's thread" };
 
 static char page[4096] __attribute__((aligned(4096)));
 static pid_t parent;
@@ -295,7 +297,7 @@ static const struct {
 	void (*act)(void);
 	const char *call; /* as the report names it */
 	unsigned int tables;
-	bool only_vcpu; /* the others may */
+	bool only_vcpu; /* a vCPU's thread and a device's; the others may */
 } forbidden[] = {
 	{ "execve", do_execve, "59 (execve)", BOTH, false },
 	{ "execveat of a memfd", do_execveat, "322 (execveat)", BOTH, false },
@@ -348,6 +350,7 @@ struct job {
 	enum where where;
 	void (*act)(void);
 	int go; /* eventfd */
+	struct sock_fprog filter;
 };
 
 static void *thread(void *arg)
@@ -357,7 +360,7 @@ static void *thread(void *arg)
 
 	if (j->where == OLDER && read(j->go, &n, sizeof(n)) != sizeof(n))
 		_exit(3);
-	if (j->where == VCPU && seal_vcpu())
+	if ((j->where == VCPU && seal_vcpu()) || (j->where == DEVICE && seal_thread(&j->filter)))
 		_exit(4);
 	j->act();
 	return NULL;
@@ -366,7 +369,8 @@ static void *thread(void *arg)
 static _Noreturn void sealed(const struct seal_table *table, enum where where, void (*act)(void))
 {
 	const struct partition none = { 0 };
-	struct job j = { where, act, eventfd(0, 0) };
+	struct job j = { where, act, eventfd(0, 0), { 0 } };
+	const struct seal_calls none_of_its_own = { 0 };
 	const uint64_t one = 1;
 	struct error e;
 	pthread_t t;
@@ -378,7 +382,7 @@ static _Noreturn void sealed(const struct seal_table *table, enum where where, v
 	seal_privileges(false);
 	if (where == OLDER && pthread_create(&t, NULL, thread, &j))
 		_exit(2);
-	if (seal_calls(table, NULL, 0, false, &e)) {
+	if (seal_thread_filter(table, &none_of_its_own, &j.filter, &e) || seal_calls(table, NULL, 0, false, &e)) {
 		fprintf(stderr, "%s\n", e.text);
 		_exit(2);
 	}
@@ -635,7 +639,7 @@ static bool applies(size_t i, unsigned int table, enum where where)
 {
 	if (where == VCPU && table != KVM)
 		return false;
-	return forbidden[i].tables & table && (!forbidden[i].only_vcpu || where == VCPU);
+	return forbidden[i].tables & table && (!forbidden[i].only_vcpu || where >= VCPU);
 }
 
 static int without_user_namespace(char **argv)
@@ -668,7 +672,7 @@ int main(int argc, char **argv)
 	for (unsigned int t = 0; t < 2; t++) {
 		tests += t ? 2 : 1;
 		for (size_t i = 0; i < FORBIDDEN; i++)
-			for (enum where w = MAIN; w <= VCPU; w++)
+			for (enum where w = MAIN; w < PLACES; w++)
 				tests += applies(i, tables[t].bit, w);
 	}
 	printf("KTAP version 1\n1..%u\n", tests);
@@ -682,7 +686,7 @@ int main(int argc, char **argv)
 		if (tables[t].bit == KVM)
 			try_allowed(tables[t].name, calls, "what a vCPU does", act_vcpu, VCPU);
 		for (size_t i = 0; i < FORBIDDEN; i++)
-			for (enum where w = MAIN; w <= VCPU; w++)
+			for (enum where w = MAIN; w < PLACES; w++)
 				if (applies(i, tables[t].bit, w))
 					try_forbidden(tables[t].name, calls, i, w);
 	}
