@@ -45,7 +45,7 @@
 #define SECTOR 512
 #define ID_BYTES 20
 #define BOUNCE (64 * 1024)
-#define LOCK_WAIT_MS 1000
+#define LOCK_WAIT_MS 2000
 #define RING_ENTRIES (2 * DEVICE_QUEUE_MAX)
 
 /* The registered files. */
