@@ -228,7 +228,7 @@ CHECK_PROGRAMS += $(O)/host/tests/io.elf
 .PHONY: check-io check-io-long
 check-io check-io-long: $(O)/host/tests/io.elf $(O)/keel
 	$(Q)$(MAKE) --no-print-directory O=$(O)/mutants KEEL_BUGS=1 $(O)/mutants/keel >&2
-	$(Q)$(PYTHON) host/tests/io.py $(O)/keel $(O)/host/tests/io.elf $(O)/mutants/keel $(if $(findstring long,$@),long)
+	$(Q)$(PYTHON) host/tests/io_test.py $(O)/keel $(O)/host/tests/io.elf $(O)/mutants/keel $(if $(findstring long,$@),long)
 
 # Kernels that own their hardware, from outside.
 $(O)/host/tests/hvm: $(O)/host/tests/hvm.o

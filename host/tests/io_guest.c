@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /*
- * What io.py asks of a guest with devices, one mode per run:
+ * What io_test.py asks of a guest with devices, one mode per run:
  *
  *	log [sync]		numbered records to the disk for ever; "ack N" when all up to N are
  *				on it for good: flushed, or, with "sync", written by a driver without flushes
