@@ -165,10 +165,11 @@ static int set_cmdline(void *to, const char *text, struct error *e)
 	return 0;
 }
 
-static int add_device(struct keel_options *o, const struct device_kind *kind, const char *spec, struct error *e)
+static int add_device(struct keel_options *o, const char *option, const struct device_kind *kind, const char *spec,
+		      struct error *e)
 {
 	if (o->devices == PARTITION_DEVICES)
-		return error_set(e, "more than %d devices", PARTITION_DEVICES);
+		return error_set(e, "--%s: more than %d devices", option, PARTITION_DEVICES);
 	o->device[o->devices].kind = kind;
 	o->device[o->devices++].spec = spec;
 	return 0;
@@ -176,23 +177,23 @@ static int add_device(struct keel_options *o, const struct device_kind *kind, co
 
 static int set_disk(void *to, const char *text, struct error *e)
 {
-	return add_device(to, &device_block, text, e);
+	return add_device(to, "disk", &device_block, text, e);
 }
 
 static int set_net(void *to, const char *text, struct error *e)
 {
-	return add_device(to, &device_net, text, e);
+	return add_device(to, "net", &device_net, text, e);
 }
 
 static int set_console(void *to, const char *text, struct error *e)
 {
-	return add_device(to, &device_serial, text, e);
+	return add_device(to, "console", &device_serial, text, e);
 }
 
 static int set_rng(void *to, const char *text, struct error *e)
 {
 	(void)text;
-	return add_device(to, &device_rng, "", e);
+	return add_device(to, "rng", &device_rng, "", e);
 }
 
 static int set_timeout(void *to, const char *text, struct error *e)

@@ -112,7 +112,7 @@ def what_options_say():
             (("--disk", "ro"), "no file=FILE"),
             (("--disk", "file=/dev/null"), "neither a file nor a block device"),
             (("--disk", "size=5"), "\"size=5\" is none of"),
-            (("--rng",) * 9, "more than 8 devices")):
+            (("--rng",) * 9, "--rng: more than 8 devices")):
         done = run("idle", *options)
         expect_status(done, 126)
         expect(done.stderr.startswith(b"keel: ") and done.stderr.count(b"\n") == 1, options, done.stderr)

@@ -757,8 +757,8 @@ def errors_in_options():
         (["--net", "user,hostfwd=tcp:1.2.3.4"], "--net"),
         (["--net", "tap="], "--net"),
         (["--console", "nonsense"], "--console"),
-        (["--rng"] * 9, "more than 8 devices"),
-        ([*["--rng"] * 8, *disk(good)], "more than 8 devices"),
+        (["--rng"] * 9, "--rng: more than 8 devices"),
+        ([*["--rng"] * 8, *disk(good)], "--disk: more than 8 devices"),
     ]
     for options, names in cases:
         done = subprocess.run([KEEL, "run", "--core", "none", *options, GUEST], capture_output=True, timeout=LIMIT, check=False)
