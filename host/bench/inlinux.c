@@ -293,8 +293,7 @@ static uint64_t do_disk32(void)
 			io_uring_prep_read(io_uring_get_sqe(&ring), fd, to + begun % DEPTH * PAGE, PAGE,
 					   (uint64_t)place(begun));
 		io_uring_submit_and_wait(&ring, 1);
-		io_uring_for_each_cqe(&ring, head, cqe)
-		{
+		io_uring_for_each_cqe(&ring, head, cqe) {
 			if (cqe->res != PAGE)
 				fail("disk, in depth");
 			n++;

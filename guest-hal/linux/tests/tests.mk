@@ -35,6 +35,13 @@ CHECK_SECONDS_linux-devices := 300
 check-linux-devices: $(LINUX_BOOTS)
 	$(Q)$(LINUX_TESTS)/devices.sh $(O)/check-linux-devices $(O)/keel $(LINUX_O)/vmlinux $(LINUX_O)/test.cpio.gz
 
+# A root of Debian's packages on a disk.
+CHECK_LONG_STAGES += linux-debian
+CHECK_SECONDS_linux-debian := 900
+.PHONY: check-linux-debian
+check-linux-debian: $(O)/keel $(LINUX_O)/vmlinux
+	$(Q)$(LINUX_TESTS)/debian.sh $(O)/check-linux-debian $(O)/keel $(LINUX_O)/vmlinux
+
 # The modules and devices of Debian's own kernel, in an HVM partition on the test host.
 LINUX_HVM := $(addprefix $(LINUX_O)/hvm/,initrd.gz disk.img sums)
 $(LINUX_HVM) &: $(LINUX_TESTS)/mkhvm.sh $(LINUX_TESTS)/hvm-init Kbuild \
