@@ -8,6 +8,8 @@
 set -u
 keel=$1 image=$2 initrd=$3 disk=$4 sums=$5
 PORT=8099
+# The transport is taken out and in so many times.
+rounds=${ROUNDS:-5} seconds=$((200 + ${ROUNDS:-5} * 6))
 out=$(mktemp -d "${TMPDIR:-/tmp}/keel-hvm.XXXXXX") || exit 2
 trap 'rm -rf "$out"' EXIT
 trap 'exit 130' HUP INT TERM
@@ -34,7 +36,7 @@ run()
 {
 	words=$1
 	shift
-	timeout -k 5 220 "$keel" run --hvm "$image" --initrd "$initrd" --mem 256M --timeout 200 --core none --cmdline "console=ttyS0 quiet $words" \
+	timeout -k 5 $((seconds + 20)) "$keel" run --hvm "$image" --initrd "$initrd" --mem 256M --timeout "$seconds" --core none --cmdline "console=ttyS0 quiet $words" \
 		"$@"
 }
 
@@ -45,7 +47,7 @@ types()
 		sleep 0.5
 	done
 	echo "typed at the host"
-	exec sleep 200
+	exec sleep 800
 }
 
 devices()
@@ -57,7 +59,7 @@ devices()
 	mkfifo "$out/keys"
 	types >"$out/keys" &
 	typist=$!
-	run "run=devices PORT=$PORT SECTORS=$(($(wc -c <"$disk") / 512))" --disk "file=$disk" --rng --net user --console "file=$out/console" \
+	run "run=devices ROUNDS=$rounds PORT=$PORT SECTORS=$(($(wc -c <"$disk") / 512))" --disk "file=$disk" --rng --net user --console "file=$out/console" \
 		<"$out/keys" >"$out/log" 2>"$out/err"
 	status=$?
 	kill $server $typist

@@ -51,6 +51,11 @@ $(LINUX_HVM) &: $(LINUX_TESTS)/mkhvm.sh $(LINUX_TESTS)/hvm-init Kbuild \
 
 CHECK_STAGES += linux-hvm
 CHECK_SECONDS_linux-hvm := 650
-.PHONY: check-linux-hvm
-check-linux-hvm: $(LINUX_HVM) $(O)/keel $(O)/testhost/kvmcheck
+CHECK_LONG_STAGES += linux-hvm-long
+CHECK_SECONDS_linux-hvm-long := 1300
+.PHONY: check-linux-hvm check-linux-hvm-long
+check-linux-hvm check-linux-hvm-long: $(LINUX_HVM) $(O)/keel $(O)/testhost/kvmcheck
+check-linux-hvm-long:
+	$(Q)LONG=1 kunit-tests/testhost/run.sh $(LINUX)/hvm.job $(O) linux-hvm-long
+check-linux-hvm:
 	$(Q)kunit-tests/testhost/run.sh $(LINUX)/hvm.job $(O) linux-hvm
