@@ -838,11 +838,14 @@ KEEL_TEST("DEVICE-025", device_reset_under_load, "KEEL-DEVICE-09 KEEL-DEVICE-20"
 			offer(&bq, 3 * i);
 		}
 		ring(&bq);
-		if (round % 2) /* the first is done, and others are not */
-			for (u64 end = kt_now() + 1000 * MS; *status_byte(0) == 0xee && kt_now() < end;)
+		if (round % 2) { /* the first is done, and others are not */
+			for (u64 end = kt_now() + 1000 * kt_slow() * MS; *status_byte(0) == 0xee;) {
+				REQUIRE(kt_now() < end);
 				kc_pause();
-		else
+			}
+		} else {
 			kt_spin_ns(spin);
+		}
 		reset(dev);
 		*status_byte(4) = 0xee;
 		was = given(&bq);
