@@ -8,9 +8,10 @@
 #define BIT(n) (1ull << (n))
 
 /* What an HVM partition is offered, and nothing else (KEEL-HVM-15). */
-#define OFFERED                                                                                    \
-	(BIT(KEEL_EXT_BASE) | BIT(KEEL_EXT_MULTICALL) | BIT(KEEL_EXT_EVENT) | BIT(KEEL_EXT_TIME) | \
-	 BIT(KEEL_EXT_CONSOLE) | BIT(KEEL_EXT_MEMORY) | BIT(KEEL_EXT_CRASH) | BIT(KEEL_EXT_STATS))
+#define OFFERED                                                                                      \
+	(BIT(KEEL_EXT_BASE) | BIT(KEEL_EXT_MULTICALL) | BIT(KEEL_EXT_EVENT) | BIT(KEEL_EXT_TIME) |   \
+	 BIT(KEEL_EXT_CONSOLE) | BIT(KEEL_EXT_MEMORY) | BIT(KEEL_EXT_DEVICE) | BIT(KEEL_EXT_CRASH) | \
+	 BIT(KEEL_EXT_STATS))
 
 KEEL_TEST("HVM-001", hvm_pvh_start, "KEEL-HVM-01 KEEL-HVM-17", "profile=HVM args=one%20%20two=2", KT_EARLY)
 {

@@ -520,6 +520,9 @@ static enum kvm_next pv_exit(struct kvm_vcpu *c)
 	case KVM_EXIT_IO:
 		if (run->io.port == PV_PORT_REMOTE && run->io.direction == KVM_EXIT_IO_OUT)
 			return remote(c);
+		/* A doorbell that nobody has. */
+		if (run->io.port == PV_PORT_DOORBELL && run->io.direction == KVM_EXIT_IO_OUT)
+			return KVM_NEXT_RUN;
 		return kvm_crash(c, "I/O port %#x: a paravirtual guest has none", run->io.port);
 	case KVM_EXIT_MMIO:
 		return kvm_crash(c, "%s physical address %#llx, where this guest has %s",
