@@ -349,14 +349,19 @@ static bool offers_vcpus(const struct test *t)
 /* Tests of devices need a host that has that kind; caps says devices=KIND+KIND... */
 static bool offers_devices(const struct test *t)
 {
-	const char *offered = xprintf("+%s+", cap("devices"));
-	char *wanted = t->devices ? xstrdup(t->devices) : NULL, *at = wanted;
+	char *offered = xprintf("+%s+", cap("devices")), *wanted = t->devices ? xstrdup(t->devices) : NULL,
+	     *at = wanted;
+	bool all = true;
 
-	for (char *kind; (kind = strsep(&at, "+"));)
-		if (!strstr(offered, xprintf("+%s+", kind)))
-			return false;
+	for (char *kind; (kind = strsep(&at, "+"));) {
+		char *word = xprintf("+%s+", kind);
+
+		all = all && strstr(offered, word);
+		free(word);
+	}
 	free(wanted);
-	return true;
+	free(offered);
+	return all;
 }
 
 static const char *erratum_of(const char *id)
