@@ -127,7 +127,7 @@ check-mutants: all
 
 CHECK_SECONDS_hostile := 600
 check-hostile: all
-	$(Q)sh $(CONF)/stages.sh hostile $(O) 50
+	$(Q)sh $(CONF)/stages.sh hostile $(O) 25
 
 CHECK_SECONDS_hostile-kvm := 600
 check-hostile-kvm: all
