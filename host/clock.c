@@ -37,6 +37,17 @@ static uint64_t now_ns(clockid_t id)
 	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
 }
 
+/* In order with what is before and behind it. */
+static uint64_t read_tsc(void)
+{
+	uint64_t tsc;
+
+	_mm_lfence();
+	tsc = __rdtsc();
+	_mm_lfence();
+	return tsc;
+}
+
 /* The tightest of a few brackets: an interrupt between two reads only ever widens one. */
 static struct clock_sample sample(void)
 {
@@ -44,10 +55,9 @@ static struct clock_sample sample(void)
 	uint64_t width = UINT64_MAX;
 
 	for (int i = 0; i < 8; i++) {
-		unsigned int cpu;
-		uint64_t before = __rdtscp(&cpu);
+		uint64_t before = read_tsc();
 		uint64_t ns = now_ns(CLOCK_MONOTONIC);
-		uint64_t after = __rdtscp(&cpu);
+		uint64_t after = read_tsc();
 
 		if (after - before < width) {
 			width = after - before;
@@ -111,16 +121,39 @@ static bool invariant_tsc(void)
 {
 	unsigned int a, b, c, d;
 
-	if (!__get_cpuid(0x80000007, &a, &b, &c, &d) || !(d & 1u << 8))
-		return false;
-	return __get_cpuid(0x80000001, &a, &b, &c, &d) && d & 1u << 27; /* sample() uses rdtscp */
+	return __get_cpuid(0x80000007, &a, &b, &c, &d) && d & 1u << 8;
 }
 
+/* By the TSC alone, or by what the host's own hypervisor says of the TSC. */
 static bool source_is_tsc(int fd)
 {
-	char name[8];
+	char name[16] = "";
 
-	return pread(fd, name, sizeof(name), 0) == 4 && !memcmp(name, "tsc\n", 4);
+	if (pread(fd, name, sizeof(name) - 1, 0) < 0)
+		return false;
+	return !strcmp(name, "tsc\n") || !strcmp(name, "kvm-clock\n");
+}
+
+/*
+ * Where the hypervisor vouches for the TSC, the vDSO converts it by itself; where it does not, or the clocksource
+ * is another, the vDSO asks the kernel, and takes as long as the kernel does.
+ */
+static bool vdso_converts(void)
+{
+	uint64_t vdso = UINT64_MAX, kernel = UINT64_MAX;
+	struct timespec ts;
+
+	for (int i = 0; i < 8; i++) {
+		uint64_t before = read_tsc(), between, after;
+
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		between = read_tsc();
+		syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &ts);
+		after = read_tsc();
+		vdso = between - before < vdso ? between - before : vdso;
+		kernel = after - between < kernel ? after - between : kernel;
+	}
+	return vdso < kernel / 2;
 }
 
 /* Seqlock writer. The fences pair with a reader's: odd before any field, every field before even. */
@@ -152,7 +185,7 @@ void clock_init(struct clock *c, struct keel_clock *page)
 	if (source_fd < 0)
 		source_fd = open(CLOCKSOURCE, O_RDONLY | O_CLOEXEC);
 	c->source_fd = source_fd;
-	if (c->source_fd < 0 || !source_is_tsc(c->source_fd) || !invariant_tsc()) {
+	if (c->source_fd < 0 || !source_is_tsc(c->source_fd) || !invariant_tsc() || !vdso_converts()) {
 		host_verbose("clock: the host does not keep time by the TSC, so the clock page stays invalid");
 		clock_fini(c);
 		return;
@@ -183,7 +216,6 @@ uint64_t clock_refresh(struct clock *c)
 	uint64_t rate, interval, base_ns, tsc;
 	uint64_t wall;
 	int64_t error;
-	unsigned int cpu;
 
 	if (c->source_fd < 0)
 		return 0;
@@ -214,7 +246,7 @@ uint64_t clock_refresh(struct clock *c)
 	 * old slope has read an earlier TSC, so no reader sees time turn back.
 	 */
 	page_begin(page);
-	tsc = __rdtscp(&cpu);
+	tsc = read_tsc();
 	base_ns = page_ns(page, tsc);
 	page->base_tsc = tsc;
 	page->base_ns = base_ns;
