@@ -113,8 +113,9 @@ struct way {
 	bool faulting;	   /* a fault of user code is looked at */
 	bool slept;	   /* K did, for the hand-over just seen */
 	uint32_t score;	   /* of hand-overs that were slow, apart */
-	uint32_t left;	   /* hand-overs until apart is tried again */
+	uint32_t left;	   /* hand-overs until apart is tried again, or as long as so many take */
 	uint32_t patience; /* how many the next time */
+	uint32_t last;	   /* ticks, when one was seen */
 	uint32_t cpu;	   /* together */
 };
 #define ANY_CPU ~0u
@@ -125,6 +126,7 @@ struct way {
 #define SCORE_MAX 40
 #define TOGETHER_MIN 1024
 #define TOGETHER_MAX 65536
+#define TOGETHER_TICKS_LOG 16 /* about what a hand-over takes together */
 
 static struct way ways[MON_MAX_VCPUS];
 /* In the monitor's memory, behind its tables: no page of K is anonymous. */
@@ -293,11 +295,14 @@ static uint32_t ticks(void)
 static void learn(struct mvcpu *v, uint32_t took, uint32_t ran)
 {
 	struct way *w = &ways[v->id];
+	const uint32_t now = ticks(), spent = 1 + ((now - w->last) >> TOGETHER_TICKS_LOG);
 
 	if (!config()->user_spin)
 		return;
+	w->last = now;
 	if (w->together) {
-		if (--w->left && ran < LONG_TICKS)
+		w->left -= spent < w->left ? spent : w->left;
+		if (w->left && ran < LONG_TICKS)
 			return;
 		w->together = false;
 		w->leaving = ran < LONG_TICKS;
