@@ -144,22 +144,50 @@ struct counts {
 	unsigned int marks;
 };
 
-/* Does the host keep time by the TSC, as it must for a clock page to be valid? */
-static bool tsc_clock(void)
-{
-	FILE *f = fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
-	char name[16] = "";
-	bool tsc = f && fgets(name, sizeof(name), f) && !strcmp(name, "tsc\n");
-
-	if (f)
-		fclose(f);
-	return tsc;
-}
-
 static void resume(pid_t k, int sig)
 {
 	if (ptrace(PTRACE_SYSCALL, k, 0, sig))
 		die("ptrace: %s", strerror(errno));
+}
+
+/* Does a process of this machine ask the kernel for the time? Seen from outside. */
+static bool kernel_tells_time(void)
+{
+	const pid_t pid = fork();
+	bool asked = false;
+	int status;
+
+	if (!pid) {
+		struct timespec ts;
+
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		_exit(0);
+	}
+	if (waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status) ||
+	    ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL))
+		die("a process to look at: %s", strerror(errno));
+	for (resume(pid, 0); waitpid(pid, &status, 0) == pid && WIFSTOPPED(status); resume(pid, 0)) {
+		struct __ptrace_syscall_info info;
+
+		if (ptrace(PTRACE_GET_SYSCALL_INFO, pid, sizeof(info), &info) > 0 &&
+		    info.op == PTRACE_SYSCALL_INFO_ENTRY && info.entry.nr == SYS_clock_gettime)
+			asked = true;
+	}
+	return asked;
+}
+
+/* Does the host keep time by the TSC, by itself or by its hypervisor's word, as it must for a clock page to be valid? */
+static bool tsc_clock(void)
+{
+	FILE *f = fopen("/sys/devices/system/clocksource/clocksource0/current_clocksource", "re");
+	char name[16] = "";
+	bool tsc = f && fgets(name, sizeof(name), f) && (!strcmp(name, "tsc\n") || !strcmp(name, "kvm-clock\n"));
+
+	if (f)
+		fclose(f);
+	return tsc && !kernel_tells_time();
 }
 
 /* A stop of the guest process. Returns false when it was the last one that counts; k stays stopped then. */
