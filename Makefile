@@ -14,7 +14,7 @@ Q := $(if $(filter 1,$(V)),,@)
 CC := gcc
 CLANG ?= clang
 AR := ar
-PYTHON ?= python3
+PYTHON ?= python3 -B
 
 # SAN=1 builds host programs with ASan and UBSan, SAN=thread with TSan; use it with an O of its own.
 # gcc warns that TSan does not see fences. It need not: what they order is the guest's to read.

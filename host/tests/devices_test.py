@@ -14,31 +14,17 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
+
+from outside import TESTS, Skip, await_output, expect, expect_status, run_tests, status_of, test
 
 KEEL, GUEST = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 LIMIT = 60  # seconds any one guest may take
 BACKEND = ["--backend", os.environ["KEEL_TEST_BACKEND"]] if "KEEL_TEST_BACKEND" in os.environ else []
-TESTS = []
 MIB = 1 << 20
 HELD = 32 * MIB  # what a guest's network may hold, beside its sockets' buffers
 OTHER = 12 * MIB  # what comes and goes in a process beside
-
-
-class Skip(Exception):
-    """Raised with the reason a test cannot run here."""
-
-
-def test(fn):
-    TESTS.append(fn)
-    return fn
-
-
-def expect(cond, *what):
-    if not cond:
-        raise AssertionError(" ".join(str(w) for w in what))
 
 
 def command(job, *options):
@@ -48,10 +34,6 @@ def command(job, *options):
 def run(job, *options):
     return subprocess.run(command(job, *options), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                           stderr=subprocess.PIPE, timeout=2 * LIMIT)
-
-
-def expect_status(done, status):
-    expect(done.returncode == status, "exit status", done.returncode, "instead of", status, done.stderr.decode())
 
 
 @contextlib.contextmanager
@@ -65,24 +47,8 @@ def started(job, *options):
             p.terminate()
 
 
-def await_output(stream, text, seconds=LIMIT):
-    got, end = b"", time.monotonic() + seconds
-    while text not in got:
-        expect(time.monotonic() < end, "no", text, "but", got[-200:])
-        if select.select([stream], [], [], 1)[0]:
-            more = os.read(stream.fileno(), 65536)
-            expect(more, "ended after", got[-200:])
-            got += more
-    return got
-
-
 def serve(fn, *args):
     threading.Thread(target=fn, args=args, daemon=True).start()
-
-
-def status_of(pid, name):
-    with open(f"/proc/{pid}/status", encoding="ascii") as f:
-        return int(re.search(rf"^{name}:\s+(\d+)", f.read(), re.M).group(1))
 
 
 def free_port(kind=socket.SOCK_STREAM):
@@ -222,7 +188,7 @@ def idle_network_is_quiet():
         def wakeups():
             total = 0
             for task in os.listdir(f"/proc/{p.pid}/task"):
-                total += status_of(f"{p.pid}/task/{task}", "voluntary_ctxt_switches")
+                total += status_of(p.pid, "voluntary_ctxt_switches", task)
             return total
 
         before = wakeups()
@@ -298,29 +264,4 @@ def console_without_reader():
     expect_status(done, 0)
 
 
-def main():
-    wanted = sys.argv[3:]
-    tests = [t for t in TESTS if not wanted or t.__name__ in wanted]
-    failed = 0
-    print("KTAP version 1")
-    print(f"1..{len(tests)}", flush=True)
-    home = os.getcwd()
-    for number, fn in enumerate(tests, 1):
-        with tempfile.TemporaryDirectory() as where:
-            os.chdir(where)
-            try:
-                fn()
-                print(f"ok {number} {fn.__name__}", flush=True)
-            except Skip as why:
-                print(f"ok {number} {fn.__name__} # SKIP {why}", flush=True)
-            except Exception as why:  # whatever went wrong, the test did
-                failed += 1
-                for line in (str(why) or repr(why)).splitlines():
-                    print("#", line)
-                print(f"not ok {number} {fn.__name__}", flush=True)
-            finally:
-                os.chdir(home)
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(run_tests([t for t in TESTS if not sys.argv[3:] or t.__name__ in sys.argv[3:]]))

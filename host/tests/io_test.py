@@ -20,8 +20,9 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import time
+
+from outside import TESTS, Skip, children, expect, read_proc, run_tests, say, status_of, test
 
 KEEL, GUEST, MUTANT = (os.path.abspath(p) for p in sys.argv[1:4])
 LIMIT = 30  # seconds any one guest may take
@@ -29,17 +30,8 @@ SEED = int(os.environ.get("SEED", time.time_ns() % 1000000000))
 BUG = 65  # planted in block.c: nothing is synced, neither a flush nor the writes of a driver without flushes
 SECTOR, SECTORS = 512, 2048
 MAGIC, MIX = 0x64726F6365722121, 0x9E3779B97F4A7C15
-TESTS, LONG = [], []
+LONG = []
 rng = random.Random(SEED)
-
-
-class Skip(Exception):
-    """Raised with the reason a test cannot run here."""
-
-
-def test(fn):
-    TESTS.append(fn)
-    return fn
 
 
 def long_test(fn):
@@ -47,35 +39,7 @@ def long_test(fn):
     return fn
 
 
-def expect(cond, *what):
-    if not cond:
-        raise AssertionError(" ".join(str(w) for w in what))
-
-
-def say(*what):
-    print("#", *what, flush=True)
-
-
 # Processes
-
-
-def read_proc(pid, name):
-    """A file of a process, nothing when there is no such process any more."""
-    try:
-        with open(f"/proc/{pid}/{name}", encoding="ascii") as f:
-            return f.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def children(pid):
-    return [int(p) for p in read_proc(pid, f"task/{pid}/children").split()]
-
-
-def status_of(pid, field, tid=None):
-    found = re.search(rf"^{field}:\s+(\d+)", read_proc(pid, f"task/{tid or pid}/status"), re.M)
-    expect(found, "no", field, "of", pid, tid)
-    return int(found[1])
 
 
 def threads(pid):
@@ -163,12 +127,11 @@ class Guest(subprocess.Popen):
 
 def scratch(name, size=SECTOR * SECTORS):
     """An empty disk."""
-    path = os.path.join(TMP, name)
-    if os.path.exists(path):
-        os.unlink(path)
-    with open(path, "wb") as f:
+    if os.path.exists(name):
+        os.unlink(name)
+    with open(name, "wb") as f:
         f.truncate(size)
-    return path
+    return name
 
 
 def disk(path):
@@ -352,7 +315,7 @@ def replay(events, crashes):
 
 def traced(mode, acks, keel=KEEL, bug=0):
     """The trace of a guest that got so many records acknowledged."""
-    out = os.path.join(TMP, "trace")
+    out = "trace"
     before = ["strace", "-f", "-qq", "-xx", "-s", "65536", "-o", out, "-e", "signal=none"]
     before += ["-e", "trace=pwritev2,fdatasync,write,io_uring_setup", "-e", "inject=io_uring_setup:error=ENOSYS"]
     with Guest(mode, *disk(scratch("order")), keel=keel, before=before, bug=bug) as g:
@@ -462,7 +425,7 @@ class SystemCalls:
 
     def __enter__(self):
         if self.fd < 0:
-            self.file = os.path.join(TMP, f"calls.{self.tid}")
+            self.file = f"calls.{self.tid}"
             self.strace = subprocess.Popen(["strace", "-qq", "-e", "signal=none", "-o", self.file, "-p", str(self.tid)])
             end = time.monotonic() + LIMIT
             while not status_of(self.tid, "TracerPid"):
@@ -667,7 +630,7 @@ def memory_of_a_device():
         ("a disk", 1024, "read n=2000", disk(scratch("one", 16 << 20))),
         ("a network card", 3072, "ping n=200", ["--net", "user"]),
         ("random numbers", 512, "idle", ["--rng"]),
-        ("a console", 512, "idle", ["--console", "file=" + os.path.join(TMP, "console")]),
+        ("a console", 512, "idle", ["--console", "file=console"]),
     ):
         before, after = host_memory(mode, *options)
         own = after[0] - after[1] - (base_used[0] - base_used[1])
@@ -739,9 +702,9 @@ def stopped_in_the_middle():
 def errors_in_options():
     small, good = scratch("small", SECTOR - 1), scratch("good")
     cases = [
-        (["--disk", "file=" + os.path.join(TMP, "none")], "--disk"),
-        (["--disk", "file=" + TMP], "--disk"),
-        (["--disk", "file=" + TMP + ",ro"], "--disk"),
+        (["--disk", "file=none"], "--disk"),
+        (["--disk", "file=."], "--disk"),
+        (["--disk", "file=.,ro"], "--disk"),
         (["--disk", "file=/dev/null"], "--disk"),
         (["--disk", "file=" + good + ",fast"], "--disk"),
         (["--disk", good], "--disk"),
@@ -783,29 +746,12 @@ def nothing_is_left():
 
 
 def main():
-    global TMP
     names = sys.argv[4:]
     tests = LONG if names == ["long"] else [t for t in TESTS + LONG if t.__name__ in names] if names else TESTS
-    tests = tests + [nothing_is_left]
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # by way of everybody who cleans up
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER
-    bad = 0
-    print(f"KTAP version 1\n1..{len(tests)}")
     say("seed", SEED)
-    with tempfile.TemporaryDirectory(prefix="keel-io.") as TMP:
-        for n, fn in enumerate(tests, 1):
-            since = time.monotonic()
-            try:
-                fn()
-                print(f"ok {n} {fn.__name__}", flush=True)
-            except Skip as e:
-                print(f"ok {n} {fn.__name__} # SKIP {e}", flush=True)
-            except (AssertionError, subprocess.TimeoutExpired, OSError, ValueError, IndexError, KeyError) as e:
-                bad += 1
-                print(f"# {type(e).__name__}: {str(e)[:1000]}".replace("\n", "\n# "))
-                print(f"not ok {n} {fn.__name__}", flush=True)
-            say(f"{fn.__name__}: {time.monotonic() - since:.1f} s")
-    return 1 if bad else 0
+    return run_tests(tests + [nothing_is_left])
 
 
 sys.exit(main())

@@ -19,28 +19,14 @@ import signal
 import struct
 import subprocess
 import sys
-import tempfile
 import termios
 import time
+
+from outside import TESTS, Skip, await_output, children, expect, expect_status, read_proc, run_tests, test
 
 KEEL, GUEST = os.path.abspath(sys.argv[1]), os.path.abspath(sys.argv[2])
 LIMIT = 30  # seconds any one guest may take
 BACKEND = ["--backend", os.environ["KEEL_TEST_BACKEND"]] if "KEEL_TEST_BACKEND" in os.environ else []
-TESTS = []
-
-
-class Skip(Exception):
-    """Raised with the reason a test cannot run here."""
-
-
-def test(fn):
-    TESTS.append(fn)
-    return fn
-
-
-def expect(cond, *what):
-    if not cond:
-        raise AssertionError(" ".join(str(w) for w in what))
 
 
 def command(mode, *options):
@@ -50,23 +36,6 @@ def command(mode, *options):
 def run(mode, *options, stdin=subprocess.DEVNULL):
     kind = {"input": stdin} if isinstance(stdin, bytes) else {"stdin": stdin}
     return subprocess.run(command(mode, *options), stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=LIMIT, **kind)
-
-
-def expect_status(done, status):
-    expect(done.returncode == status, "exit status", done.returncode, "instead of", status, done.stderr.decode())
-
-
-def read_proc(pid, name):
-    """A file of a process, nothing when there is no such process any more."""
-    try:
-        with open(f"/proc/{pid}/{name}", encoding="ascii") as f:
-            return f.read()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
-def children(pid):
-    return [int(p) for p in read_proc(pid, f"task/{pid}/children").split()]
 
 
 class Popen(subprocess.Popen):
@@ -91,18 +60,6 @@ def alive(pid):
             return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
     except FileNotFoundError:
         return False
-
-
-def await_output(stream, text):
-    """Read a pipe until it said something."""
-    got, end = b"", time.monotonic() + LIMIT
-    while text not in got:
-        expect(time.monotonic() < end, "no", text, "but", got)
-        if select.select([stream], [], [], 1)[0]:
-            more = os.read(stream.fileno(), 4096)
-            expect(more, "ended after", got)
-            got += more
-    return got
 
 
 @test
@@ -812,29 +769,4 @@ def terminal_suspend():
     expect(t.end() == 0, "exit status")
 
 
-def main():
-    wanted = sys.argv[3:]
-    tests = [t for t in TESTS if not wanted or t.__name__ in wanted]
-    failed = 0
-    print("KTAP version 1")
-    print(f"1..{len(tests)}", flush=True)
-    home = os.getcwd()
-    for number, fn in enumerate(tests, 1):
-        with tempfile.TemporaryDirectory() as where:
-            os.chdir(where)
-            try:
-                fn()
-                print(f"ok {number} {fn.__name__}", flush=True)
-            except Skip as why:
-                print(f"ok {number} {fn.__name__} # SKIP {why}", flush=True)
-            except Exception as why:  # whatever went wrong, the test did
-                failed += 1
-                for line in (str(why) or repr(why)).splitlines():
-                    print("#", line)
-                print(f"not ok {number} {fn.__name__}", flush=True)
-            finally:
-                os.chdir(home)
-    return 1 if failed else 0
-
-
-sys.exit(main())
+sys.exit(run_tests([t for t in TESTS if not sys.argv[3:] or t.__name__ in sys.argv[3:]]))
