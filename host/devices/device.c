@@ -18,7 +18,8 @@
 #define F_EVENT_IDX 29
 #define F_VERSION_1 32
 
-#define RESET_WAIT_MS 50 /* a reset is waited for so long, then the driver asks again */
+#define COMPLAINTS_MAX 16 /* a driver can break the rules as often as it likes */
+#define RESET_WAIT_MS 50  /* a reset is waited for so long, then the driver asks again */
 #define STATUS_WRITABLE                                                                                   \
 	(KEEL_DEVICE_ACKNOWLEDGE | KEEL_DEVICE_DRIVER | KEEL_DEVICE_FEATURES_OK | KEEL_DEVICE_DRIVER_OK | \
 	 KEEL_DEVICE_FAILED)
@@ -231,7 +232,9 @@ void device_broken(struct device *d, const char *format, ...)
 		d->queue[i].enabled = false;
 	if (!(d->status & KEEL_DEVICE_NEEDS_RESET)) {
 		d->status |= KEEL_DEVICE_NEEDS_RESET;
-		host_say("%s %u needs a reset, its driver broke the rules: %s", d->kind->name, d->index, what);
+		if (d->complaints < COMPLAINTS_MAX)
+			host_say("%s %u needs a reset, its driver broke the rules: %s%s", d->kind->name, d->index, what,
+				 ++d->complaints < COMPLAINTS_MAX ? "" : "; no more of this will be said");
 		changed(d);
 	}
 	pthread_mutex_unlock(&d->lock);

@@ -92,6 +92,7 @@ struct device {
 	atomic_uint want; /* DEVICE_* for the thread to look at */
 	struct sock_fprog filter;
 
+	unsigned int complaints; /* about its driver, said so far */
 	/* Counters for --stats; the thread's. */
 	uint64_t waits, requests, notified;
 };
