@@ -6,45 +6,13 @@
 # The checks are functions handed to check, which shellcheck cannot see:
 # shellcheck disable=SC2317
 set -u
-export LC_ALL=C
 
 out=$1 keel=$2 image=$3 root=$4
 here=$(dirname "$0")
-n=0
-failed=0
-
-bail()
-{
-	echo "Bail out! $*"
-	exit 1
-}
-
-for file in "$keel" "$image" "$root"; do
-	[ -r "$file" ] || bail "no $file"
-done
-for tool in strace script objdump readelf; do
-	command -v $tool >/dev/null || bail "no $tool; it is in .ci/packages"
-done
-rm -rf "${out:?}"
-mkdir -p "$out" || exit 1
-pids=
-trap 'kill -9 $pids 2>/dev/null; wait; exit 1' HUP INT TERM
-trap 'kill -9 $pids 2>/dev/null' EXIT
-
-# check NAME COMMAND...: what it prints is shown when it fails
-check()
-{
-	name=$1
-	shift
-	n=$((n + 1))
-	if "$@" >"$out/said" 2>&1; then
-		echo "ok $n $name"
-	else
-		tail -n 60 "$out/said" | sed 's/^/# /'
-		echo "not ok $n $name"
-		failed=1
-	fi
-}
+# shellcheck source=guest-hal/linux/tests/ktap.sh
+. "$here/tests/ktap.sh"
+needs "$keel" "$image" "$root" -- strace script objdump readelf
+begin
 
 # run CMDLINE OPTION...: boots with the shell's standard input
 run()
@@ -52,21 +20,6 @@ run()
 	cmdline=$1
 	shift
 	timeout -k 5 120 "$keel" run --backend ring3 --timeout 100 --core none "$image" --initrd "$root" --cmdline "$cmdline" "$@"
-}
-
-# await FILE PATTERN [TIMES]: until so many lines of it match
-await()
-{
-	i=0
-	while [ "$(grep -c -e "$2" "$1" 2>/dev/null)" -lt "${3:-1}" ]; do
-		i=$((i + 1))
-		[ "$i" -lt 600 ] || {
-			echo "no '$2' in 60 s:"
-			cat "$1"
-			return 1
-		}
-		sleep 0.1
-	done
 }
 
 # As the kernel's own make compiles each file.

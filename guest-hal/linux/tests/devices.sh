@@ -7,44 +7,13 @@
 # what came through a network or a console. The checks are functions handed to check, which shellcheck cannot see:
 # shellcheck disable=SC2317
 set -u
-export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+export PATH="$PATH:/usr/sbin:/sbin"
 
 out=$1 keel=$2 image=$3 root=$(realpath "$4")
-n=0
-failed=0
-
-bail()
-{
-	echo "Bail out! $*"
-	exit 1
-}
-
-for file in "$keel" "$image" "$root"; do
-	[ -r "$file" ] || bail "no $file"
-done
-for tool in mke2fs e2fsck debugfs busybox cpio gzip flock; do
-	command -v $tool >/dev/null || bail "no $tool; it is in .ci/packages"
-done
-rm -rf "${out:?}"
-mkdir -p "$out" || exit 1
-pids=
-trap 'kill -9 $pids 2>/dev/null; wait; exit 1' HUP INT TERM
-trap 'kill -9 $pids 2>/dev/null' EXIT
-
-# check NAME COMMAND...: what it prints is shown when it fails
-check()
-{
-	name=$1
-	shift
-	n=$((n + 1))
-	if "$@" >"$out/said" 2>&1; then
-		echo "ok $n $name"
-	else
-		tail -n 60 "$out/said" | sed 's/^/# /'
-		echo "not ok $n $name"
-		failed=1
-	fi
-}
+# shellcheck source=guest-hal/linux/tests/ktap.sh
+. "$(dirname "$0")/ktap.sh"
+needs "$keel" "$image" "$root" -- mke2fs e2fsck debugfs busybox cpio gzip flock
+begin
 
 # run CMDLINE OPTION...
 run()
@@ -73,21 +42,6 @@ guest()
 		echo "not ok $n $name"
 		failed=1
 	fi
-}
-
-# await FILE PATTERN
-await()
-{
-	i=0
-	until grep -q -e "$2" "$1" 2>/dev/null; do
-		i=$((i + 1))
-		[ "$i" -lt 300 ] || {
-			echo "no '$2' in 30 s:"
-			cat "$1"
-			return 1
-		}
-		sleep 0.1
-	done
 }
 
 # disk FILE MIB DIRECTORY: an ext4 file system with the directory's files
