@@ -12,6 +12,7 @@ checkpatch: check-checkpatch
 test-modules: check-test-modules ## Modules, samples and conformance on Debian's stock kernel under QEMU
 
 CHECK_STAGES += modules sparse checkpatch test-modules
+CHECK_BESIDE += checkpatch
 CHECK_SECONDS_sparse := 900
 CHECK_SECONDS_test-modules := 1200
 check-test-modules: all
