@@ -13,6 +13,7 @@ test-modules: check-test-modules ## Modules, samples and conformance on Debian's
 
 CHECK_STAGES += modules sparse checkpatch test-modules
 CHECK_BESIDE += checkpatch
+CHECK_SECONDS_modules := 600
 CHECK_SECONDS_sparse := 900
 CHECK_SECONDS_test-modules := 1200
 check-test-modules: all

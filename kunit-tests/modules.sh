@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # modules.sh KDIR OUT [make argument...]: build the kernel modules for the
-# kernel configured in KDIR, below OUT/modules/KVER.
+# kernel configured in KDIR, below OUT/modules/KVER. STRICT=1: all of them, and
+# without a warning, though it be one that only W=1 makes. SUITES=none: without
+# the suites.
 #
 # Kbuild writes beside the sources it is given, so it is given a mirror of
 # links. The suites need KUnit: the kernel's own where it has it, else one
@@ -41,14 +43,12 @@ flock -w 600 9 || die "$dir is in use"
 
 # run COMMAND...: show what it said only when it fails or is asked for
 run() {
-	if [ "${V:-0}" = 1 ]; then
-		timeout 600 "$@"
-	else
-		timeout 600 "$@" >"$log" 2>&1 || {
-			cat "$log" >&2
-			return 1
-		}
+	status=0
+	timeout 600 "$@" >"$log" 2>&1 || status=$?
+	if [ "$status" != 0 ] || [ "${V:-0}" = 1 ]; then
+		cat "$log" >&2
 	fi
+	return $status
 }
 
 # links FILE...: exactly these files of the source tree, and no stale link, in the mirror
@@ -64,9 +64,59 @@ config() {
 	sed -n "s/^$1=//p" "$kdir/.config" 2>/dev/null
 }
 
+# The console's, which a kernel's tree has and Debian's headers lack: 6.1's, from Debian's source, as it
+# is or with what later kernels changed, whichever declares what this kernel's symbol versions say.
+HVC_SYMBOLS=5
+SINCE_6_8='
+	/^\tchar \*outbuf;$/d
+	/^\tstruct list_head next;$/,/^};$/s/^\tunsigned long flags;$/&\n\tu8 outbuf[] __aligned(sizeof(long));/
+	s/^\tint (\*\(get\|put\)_chars)(uint32_t vtermno, \(const \)\?char \*buf, int count);$/\tssize_t (*\1_chars)(uint32_t vtermno, \2u8 *buf, size_t count);/
+	s/^\(\tvoid (\*dtr_rts)(struct hvc_struct \*hp,\) int raise);$/\1 bool active);/
+	s/^extern int hvc_remove/extern void hvc_remove/'
+
+# hvc_fits HEADER: what of it is used has the versions that this kernel's symbols have
+hvc_fits() {
+	cp "$1" "$dir/hvc/new/hvc_console.h"
+	cp "$src/kunit-tests/hvc_types.c" "$dir/hvc/new"
+	echo 'ccflags-y := -D__GENKSYMS__' >"$dir/hvc/new/Kbuild"
+	run make -C "$kdir" "M=$dir/hvc/new" hvc_types.i || die "the types of $1 do not preprocess for $kver"
+	"$kdir/scripts/genksyms/genksyms" <"$dir/hvc/new/hvc_types.i" |
+		sed -n 's/^#SYMVER \(.*\) \(0x.*\)$/\2\t\1\t/p' >"$dir/hvc/new/versions"
+	[ "$(grep -cFf "$dir/hvc/new/versions" "$kdir/Module.symvers")" = $HVC_SYMBOLS ]
+}
+
+hvc=
+for tree in "$kdir" "$kdir/source"; do
+	[ ! -e "$tree/drivers/tty/hvc/hvc_console.h" ] || hvc=$tree/drivers/tty/hvc
+done
+if [ -z "$hvc" ] && tree=$("$src/kunit-tests/testhost/kernel.sh" source "$out/cache"); then
+	hvc=$dir/hvc
+	base=$tree/drivers/tty/hvc/hvc_console.h
+	# Once for all of what it comes from.
+	if [ -z "$(find "$hvc/hvc_console.h" -newer "$base" -newer "$kdir/Module.symvers" -newer "$0" \
+		-newer "$src/kunit-tests/hvc_types.c" 2>/dev/null)" ]; then
+		rm -rf "$hvc"
+		mkdir -p "$hvc/new"
+		sed "$SINCE_6_8" "$base" >"$hvc/since-6.8.h"
+		for header in "$base" "$hvc/since-6.8.h"; do
+			if hvc_fits "$header"; then
+				cp "$header" "$hvc/hvc_console.h"
+				break
+			fi
+		done
+	fi
+	[ -e "$hvc/hvc_console.h" ] || hvc=
+fi
+if [ -z "$hvc" ]; then
+	none="no drivers/tty/hvc/hvc_console.h is known that is right for $kver: no keel.ko"
+	[ -z "${STRICT-}" ] || die "$none"
+	echo "modules.sh: $none" >&2
+fi
+
 symvers=
 kunit=
-case $(config CONFIG_KUNIT) in
+case ${SUITES-}$(config CONFIG_KUNIT) in
+none*) ;;
 y | m) kunit=kernel ;;
 *)
 	case $kver in
@@ -97,24 +147,17 @@ y | m) kunit=kernel ;;
 	;;
 esac
 
-# The console's: in a kernel's tree, not among its headers.
-hvc=
-for tree in "$kdir" "$kdir/source"; do
-	[ ! -e "$tree/drivers/tty/hvc/hvc_console.h" ] || hvc=$tree/drivers/tty/hvc
-done
-case $hvc$kver in
-6.1.*)
-	tree=$("$src/kunit-tests/testhost/kernel.sh" source "$out/cache")
-	hvc=$(cd "$tree/drivers/tty/hvc" && pwd)
-	;;
-esac
-[ -n "$hvc" ] || echo "modules.sh: $kver has no drivers/tty/hvc/hvc_console.h and is not Debian's 6.1: no keel.ko" >&2
-
 cd "$src"
 # The names are a list of words without spaces by this project's own rules.
 # shellcheck disable=SC2046
 links Kbuild $(find abi/include libhypercall/include libhypercall/src kunit-tests guest-hal/linux/drivers -name '*.[chS]' | sort)
 [ $# -gt 0 ] || set -- modules
-run make -C "$kdir" "M=$dir" "KEEL_KUNIT=$kunit" "KEEL_HVC=$hvc" \
+[ -z "${STRICT-}" ] || set -- W=1 "$@"
+run make "-j$(nproc)" -C "$kdir" "M=$dir" "KEEL_KUNIT=$kunit" "KEEL_HVC=$hvc" \
 	"KBUILD_EXTRA_SYMBOLS=$symvers" "$@" ||
 	die "the modules do not build for $kver"
+if [ -n "${STRICT-}" ] && grep '\(warning\|WARNING\): ' "$log" >&2; then
+	# The next time has to say it again.
+	find "$dir" -name '*.o' -delete
+	die "there are warnings for $kver"
+fi

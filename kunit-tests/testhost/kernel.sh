@@ -1,9 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 #
-# Finds Debian's cloud kernel for the test host. Prints one path:
+# Finds Debian's cloud kernel for the test host, and headers of others. Prints one path:
 #
 #	kernel.sh headers          build directory of the installed headers
+#	kernel.sh others CACHE     two lines, build directories: of the amd64 flavour's headers, and of the newest kernel's,
+#				   downloaded and unpacked, since that package would install a kernel
 #	kernel.sh image CACHE      vmlinuz of exactly that version, downloaded and unpacked, never installed
 #	kernel.sh kvm CACHE        directory with the KVM modules of that image
 #	kernel.sh virtio CACHE     directory with its drivers of virtio devices
@@ -14,32 +16,70 @@
 set -eu
 
 META=linux-headers-cloud-amd64
+META_AMD64=linux-headers-amd64
+META_NEWEST=linux-headers-6.12-cloud-amd64
 
 die() {
 	echo "kernel.sh: $*" >&2
 	exit 1
 }
 
-# sets $headers (package), $version (Debian), $release (uname -r)
-resolve() {
-	depends=$(dpkg-query -W -f '${Depends}' "$META" 2>/dev/null) ||
-		die "$META is not installed: apt-get install $META linux-source-6.1"
-	headers=$(echo "$depends" | tr ',' '\n' | sed -n 's/^ *\(linux-headers-[^ ]*\) (= .*)$/\1/p')
-	version=$(echo "$depends" | tr ',' '\n' | sed -n 's/^ *linux-headers-[^ ]* (= \(.*\))$/\1/p')
+# read_depends META DEPENDS: sets $headers (package), $version (Debian), $release (uname -r)
+read_depends() {
+	headers=$(echo "$2" | tr ',' '\n' | sed -n 's/^ *\(linux-headers-[^ ]*\) (= .*)$/\1/p')
+	version=$(echo "$2" | tr ',' '\n' | sed -n 's/^ *linux-headers-[^ ]* (= \(.*\))$/\1/p')
 	if [ -z "$headers" ] || [ -z "$version" ]; then
-		die "cannot read the dependencies of $META: $depends"
+		die "cannot read the dependencies of $1: $2"
 	fi
 	release=${headers#linux-headers-}
-	[ -d "/usr/src/$headers" ] || die "$headers is not installed, though $META wants it: apt-get -f install"
+}
+
+# resolve META: the same, of an installed one
+resolve() {
+	depends=$(dpkg-query -W -f '${Depends}' "$1" 2>/dev/null) ||
+		die "$1 is not installed: apt-get install $1 linux-source-6.1"
+	read_depends "$1" "$depends"
+	[ -d "/usr/src/$headers" ] || die "$headers is not installed, though $1 wants it: apt-get -f install"
 }
 
 headers() {
-	resolve
+	resolve "$1"
 	echo "/usr/src/$headers"
 }
 
+# newest CACHE: what the registry has last, as apt's lists say; they may be older than it
+newest() {
+	depends=$(apt-cache show --no-all-versions "$META_NEWEST" 2>/dev/null | sed -n 's/^Depends: //p')
+	[ -n "$depends" ] || die "apt knows no $META_NEWEST: apt-get update"
+	read_depends "$META_NEWEST" "$depends"
+	dir=$1/$headers-$version
+	if [ ! -d "$dir" ]; then
+		mkdir -p "$1"
+		tmp=$(mktemp -d "$1/headers.XXXXXX")
+		trap 'rm -rf "$tmp"' EXIT
+		trap 'exit 1' HUP INT TERM
+		series=${release%-cloud-amd64}
+		(cd "$tmp" && timeout 300 apt-get -q download "$headers=$version" "linux-headers-$series-common=$version" \
+			"linux-kbuild-$series=$version") >"$tmp/log" 2>&1 || {
+			cat "$tmp/log" >&2
+			die "cannot download $headers=$version and what it needs; try apt-get update"
+		}
+		mkdir "$tmp/new"
+		for package in "$tmp"/*.deb; do
+			dpkg-deb -x "$package" "$tmp/new"
+		done
+		# The one path that is not relative; and a file that only a tool that is not needed reads.
+		echo "include ../linux-headers-$series-common/Makefile" >"$tmp/new/usr/src/$headers/Makefile"
+		rm -f "$tmp/new/usr/src/$headers/vmlinux"
+		rm -rf "$dir"
+		mv -T "$tmp/new" "$dir" 2>/dev/null || [ -d "$dir" ] || die "cannot create $dir"
+	fi
+	dir=$(cd "$dir" && pwd)
+	echo "$dir/usr/src/$headers"
+}
+
 image() {
-	resolve
+	resolve "$META"
 	dir=$1/linux-image-$release-$version
 	if [ ! -e "$dir/boot/vmlinuz-$release" ] || [ ! -d "$dir/kvm" ] || [ ! -d "$dir/virtio" ]; then
 		mkdir -p "$1"
@@ -94,7 +134,11 @@ source_tree() {
 }
 
 case ${1-} in
-headers) headers ;;
+headers) headers "$META" ;;
+others)
+	headers "$META_AMD64"
+	newest "${2:?CACHE}"
+	;;
 image)
 	image "${2:?CACHE}"
 	echo "$dir/boot/vmlinuz-$release"
@@ -108,5 +152,5 @@ virtio)
 	echo "$dir/virtio"
 	;;
 source) source_tree "${2:?CACHE}" ;;
-*) die "usage: kernel.sh headers | image CACHE | kvm CACHE | virtio CACHE | source CACHE" ;;
+*) die "usage: kernel.sh headers | others CACHE | image CACHE | kvm CACHE | virtio CACHE | source CACHE" ;;
 esac

@@ -45,7 +45,7 @@ bool keel_accepted(unsigned int ext)
 }
 EXPORT_SYMBOL_GPL(keel_accepted);
 
-void keel_write_early(const char *s, size_t n)
+void keel_write_early(const void *s, size_t n)
 {
 	while (n) {
 		u64 w[KEEL_CONSOLE_WRITE_MAX / 8] = { 0 };

@@ -8,6 +8,7 @@
 #include <linux/module.h>
 #include <linux/string.h>
 #include <linux/tty.h>
+#include <linux/version.h>
 
 #include <hypercall/ring.h>
 
@@ -17,11 +18,22 @@
 #define CONSOLE_PRIORITY 3
 #define OUTBUF_SIZE 256
 
+/* What struct hv_ops moves. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 8, 0)
+#define BYTE char
+#define COUNT int
+#define RESULT int
+#else
+#define BYTE u8
+#define COUNT size_t
+#define RESULT ssize_t
+#endif
+
 static struct keel_console_ring *ring; /* NULL: not yet */
 static struct keel_ring_end out, in;
 static struct hvc_struct *hvc;
 
-static int put_chars(u32 vtermno, const char *buf, int count)
+static RESULT put_chars(u32 vtermno, const BYTE *buf, COUNT count)
 {
 	int n;
 
@@ -41,7 +53,7 @@ static int put_chars(u32 vtermno, const char *buf, int count)
 	return -EAGAIN;
 }
 
-static int get_chars(u32 vtermno, char *buf, int count)
+static RESULT get_chars(u32 vtermno, BYTE *buf, COUNT count)
 {
 	int n = ring ? keel_ring_pop(&in, buf, count) : 0;
 

@@ -174,7 +174,7 @@ static int take_events(void)
 	int err = -ENOMEM;
 
 	vcpu = (struct keel_vcpu *)get_zeroed_page(GFP_KERNEL);
-	domain = irq_domain_add_tree(NULL, &domain_ops, NULL);
+	domain = irq_domain_create_tree(NULL, &domain_ops, NULL);
 	if (vcpu && domain)
 		err = get_line();
 	err = err ?: wrmsrl_safe(KEEL_MSR_VCPU, virt_to_phys(vcpu) | KEEL_MSR_ENABLE);

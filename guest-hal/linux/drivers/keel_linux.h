@@ -40,5 +40,5 @@ int keel_time_init(void);
 extern char keel_gate_page[];
 
 /* base_keel.c: output before there is a console. */
-void keel_write_early(const char *s, size_t n);
+void keel_write_early(const void *s, size_t n);
 #endif

@@ -13,6 +13,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 #include <linux/virtio.h>
 #include <linux/virtio_config.h>
 #include <linux/virtio_ring.h>
@@ -323,8 +324,16 @@ static int watch_config(struct keel_device *kd)
 	return keel_errno(setup(kd, KEEL_DEVICE_QUEUE_CONFIG, &queue));
 }
 
-static int find_vqs(struct virtio_device *vdev, unsigned int n, struct virtqueue *vqs[], vq_callback_t *callbacks[],
-		    const char *const names[], const bool *ctx, struct irq_affinity *desc)
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+struct virtqueue_info {
+	const char *name;
+	vq_callback_t *callback;
+	bool ctx;
+};
+#endif
+
+static int find_vqs(struct virtio_device *vdev, unsigned int n, struct virtqueue *vqs[], struct virtqueue_info info[],
+		    struct irq_affinity *desc)
 {
 	struct keel_device *kd = to_keel(vdev);
 	unsigned int i, index = 0;
@@ -332,9 +341,9 @@ static int find_vqs(struct virtio_device *vdev, unsigned int n, struct virtqueue
 
 	for (i = 0; i < n && !err; i++) {
 		vqs[i] = NULL;
-		if (!names[i])
+		if (!info[i].name)
 			continue;
-		vqs[i] = add_vq(kd, index++, callbacks[i], names[i], ctx && ctx[i]);
+		vqs[i] = add_vq(kd, index++, info[i].callback, info[i].name, info[i].ctx);
 		err = PTR_ERR_OR_ZERO(vqs[i]);
 	}
 	if (err) {
@@ -344,6 +353,32 @@ static int find_vqs(struct virtio_device *vdev, unsigned int n, struct virtqueue
 	}
 	return err;
 }
+
+/* Earlier kernels tell the same in three arrays. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 11, 0)
+static int find_vqs_by_arrays(struct virtio_device *vdev, unsigned int n, struct virtqueue *vqs[],
+			      vq_callback_t *callbacks[], const char *const names[], const bool *ctx,
+			      struct irq_affinity *desc)
+{
+	struct virtqueue_info *info = kcalloc(n, sizeof(*info), GFP_KERNEL);
+	unsigned int i;
+	int err;
+
+	if (!info)
+		return -ENOMEM;
+	for (i = 0; i < n; i++) {
+		info[i].name = names[i];
+		info[i].callback = callbacks[i];
+		info[i].ctx = ctx && ctx[i];
+	}
+	err = find_vqs(vdev, n, vqs, info, desc);
+	kfree(info);
+	return err;
+}
+#define FIND_VQS find_vqs_by_arrays
+#else
+#define FIND_VQS find_vqs
+#endif
 
 static const char *bus_name(struct virtio_device *vdev)
 {
@@ -357,7 +392,7 @@ static const struct virtio_config_ops ops = {
 	.get_status = get_status,
 	.set_status = set_status,
 	.reset = reset_device,
-	.find_vqs = find_vqs,
+	.find_vqs = FIND_VQS,
 	.del_vqs = del_vqs,
 	.synchronize_cbs = synchronize_cbs,
 	.get_features = get_features,

@@ -12,7 +12,7 @@ top=$(cd "$here/../../.." && pwd)
 dir=$out/linux/hvm
 kdir=$("$top/kunit-tests/testhost/kernel.sh" headers)
 drivers=$("$top/kunit-tests/testhost/kernel.sh" virtio "$out/cache")
-"$top/kunit-tests/modules.sh" "$kdir" "$out"
+STRICT=1 "$top/kunit-tests/modules.sh" "$kdir" "$out"
 modules=$out/modules/${kdir#/usr/src/linux-headers-}
 
 mkdir -p "$dir"
