@@ -32,6 +32,7 @@
 static struct keel_console_ring *ring; /* NULL: not yet */
 static struct keel_ring_end out, in;
 static struct hvc_struct *hvc;
+static int line;
 
 static RESULT put_chars(u32 vtermno, const BYTE *buf, COUNT count)
 {
@@ -80,14 +81,23 @@ static irqreturn_t interrupt(int irq, void *hp)
 	return IRQ_HANDLED;
 }
 
+/* At the first open, and after the last close or a hangup: until then the module stays. */
 static int notifier_add(struct hvc_struct *hp, int irq)
 {
-	return request_irq(irq, interrupt, 0, "hvc_keel", hp);
+	int err;
+
+	if (!try_module_get(THIS_MODULE))
+		return -ENODEV;
+	err = request_irq(irq, interrupt, 0, "hvc_keel", hp);
+	if (err)
+		module_put(THIS_MODULE);
+	return err;
 }
 
 static void notifier_del(struct hvc_struct *hp, int irq)
 {
 	free_irq(irq, hp);
+	module_put(THIS_MODULE);
 }
 
 static const struct hv_ops ops = {
@@ -107,7 +117,7 @@ static int __init instantiate(void)
 console_initcall(instantiate);
 #endif
 
-/* The ring is the host's from here on: it stays. */
+/* The ring is the host's from here on, until it is taken back. */
 static int start_ring(void)
 {
 	struct keel_console_ring *page = (struct keel_console_ring *)get_zeroed_page(GFP_KERNEL);
@@ -127,17 +137,21 @@ static int start_ring(void)
 	return 0;
 }
 
-int keel_hvc_init(void)
+static void stop_ring(void)
+{
+	struct keel_console_ring *page = ring;
+
+	ring = NULL;
+	/* Rather lose a page than have the host write to another's. */
+	if (!WARN_ON(keel_console_setup(keel_gpa(0), 0).status))
+		free_page((unsigned long)page);
+}
+
+static int start_hvc(void)
 {
 	struct hvc_struct *hp;
-	int err, irq;
+	int irq = keel_irq_bind(KEEL_SOURCE_CONSOLE, CONSOLE_PRIORITY);
 
-	if (!keel_accepted(KEEL_EXT_CONSOLE))
-		return -ENODEV;
-	err = start_ring();
-	if (err)
-		return err;
-	irq = keel_irq_bind(KEEL_SOURCE_CONSOLE, CONSOLE_PRIORITY);
 	if (irq < 0)
 		return irq;
 	hp = hvc_alloc(0, irq, &ops, OUTBUF_SIZE);
@@ -146,10 +160,34 @@ int keel_hvc_init(void)
 		return PTR_ERR(hp);
 	}
 	hvc = hp;
+	line = irq;
 	resize();
 	return 0;
 }
 
-#ifndef MODULE
+int keel_hvc_init(void)
+{
+	int err;
+
+	if (!keel_accepted(KEEL_EXT_CONSOLE))
+		return -ENODEV;
+	err = start_ring();
+	if (err)
+		return err;
+	err = start_hvc();
+	if (err)
+		stop_ring();
+	return err;
+}
+
+#ifdef MODULE
+void keel_hvc_exit(void)
+{
+	hvc_remove(hvc);
+	hvc = NULL;
+	keel_irq_free(line);
+	stop_ring();
+}
+#else
 device_initcall(keel_hvc_init);
 #endif

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * The ABI for a kernel that owns its hardware: found by CPUID, the gate and the
- * vCPU's page named by MSRs, events told by an interrupt line of the machine's. Once
- * loaded the module stays, as what was negotiated does.
+ * vCPU's page named by MSRs, events told by an interrupt line of the machine's. What was
+ * negotiated stays when the module goes: the next one has to do with it.
  */
 #include <linux/acpi.h>
 #include <linux/bitops.h>
@@ -43,6 +43,8 @@ static struct irq_domain *domain;
 static u32 gsi;
 static int line; /* the GSI's interrupt; 0: none */
 static char *last_words;
+static struct sys_off_handler *off;
+static bool has_console, has_time;
 
 /* The gate uses the stack: there is no red zone in the kernel. */
 struct keel_ret keel_gate(u64 a1, u64 a2, u64 a3, u64 a4, u64 a5, u64 id)
@@ -104,14 +106,18 @@ static int open_gate(u32 leaf)
 
 static int negotiate(void)
 {
-	struct keel_ret offered = keel_base_features(0);
+	struct keel_ret offered = keel_base_features(0), ret;
 	int err = keel_errno(offered);
 
 	if (err)
 		return err;
 	if (~offered.value & NEEDED)
 		return -EOPNOTSUPP;
-	err = keel_errno(keel_base_accept(0, offered.value & WANTED));
+	ret = keel_base_accept(0, offered.value & WANTED);
+	/* It has been done before; what came of it is what there is. */
+	if (ret.status && KEEL_STATUS_CODE(ret.status) == KEEL_E_STATE)
+		return keel_accepted(KEEL_EXT_BASE) && keel_accepted(KEEL_EXT_EVENT) ? 0 : -EOPNOTSUPP;
+	err = keel_errno(ret);
 	return err ?: keel_errno(keel_base_freeze());
 }
 
@@ -207,11 +213,20 @@ static struct notifier_block panic_block = {
 
 static void take_ends(void)
 {
-	last_words = kmalloc(KEEL_CRASH_MESSAGE_MAX, GFP_KERNEL);
-	if (last_words && keel_accepted(KEEL_EXT_CRASH))
+	last_words = keel_accepted(KEEL_EXT_CRASH) ? kmalloc(KEEL_CRASH_MESSAGE_MAX, GFP_KERNEL) : NULL;
+	if (last_words)
 		atomic_notifier_chain_register(&panic_notifier_list, &panic_block);
-	if (IS_ERR(register_sys_off_handler(SYS_OFF_MODE_POWER_OFF, POWER_OFF_PRIORITY, power_off, NULL)))
+	off = register_sys_off_handler(SYS_OFF_MODE_POWER_OFF, POWER_OFF_PRIORITY, power_off, NULL);
+	if (IS_ERR(off))
 		pr_warn("keel: power-off is left to ACPI\n");
+}
+
+static void leave_ends(void)
+{
+	unregister_sys_off_handler(off);
+	if (last_words)
+		atomic_notifier_chain_unregister(&panic_notifier_list, &panic_block);
+	kfree(last_words);
 }
 
 static int start(u32 leaf)
@@ -246,19 +261,32 @@ static int __init keel_init(void)
 		pr_err("keel: the ABI cannot be used: %d\n", err);
 		return err;
 	}
-	/* From here on it stays. */
-	__module_get(THIS_MODULE);
 	pr_info("keel: ABI %u.%u, leaf %#x, upcalls by GSI %u\n", major, minor, leaf, gsi);
 	take_ends();
 	err = keel_hvc_init();
+	has_console = !err;
 	if (err)
 		pr_warn("keel: no console: %d\n", err);
 	err = keel_time_init();
+	has_time = !err;
 	if (err)
 		pr_warn("keel: no clocksource: %d\n", err);
 	return 0;
 }
 module_init(keel_init);
+
+/* Ports are closed while the vCPU still has its page; the gate goes last. */
+static void __exit keel_exit(void)
+{
+	if (has_time)
+		keel_time_exit();
+	if (has_console)
+		keel_hvc_exit();
+	leave_ends();
+	leave_events();
+	wrmsrl_safe(KEEL_MSR_GATE, 0);
+}
+module_exit(keel_exit);
 
 MODULE_DESCRIPTION("Keel hypercall ABI: gate, events, console, time, ends");
 MODULE_LICENSE("GPL");

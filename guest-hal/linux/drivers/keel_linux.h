@@ -32,9 +32,12 @@ void keel_irq_unmap(int irq, u32 bit);
 
 /* hvc_keel.c: hvc0. In the port nobody needs to call it. */
 int keel_hvc_init(void);
+/* Nobody has it open: who has holds the module. */
+void keel_hvc_exit(void);
 
-/* time_keel.c: a clocksource, in keel.ko alone */
+/* time_keel.c: a clocksource, in keel.ko alone. While it is in use that holds the module. */
 int keel_time_init(void);
+void keel_time_exit(void);
 
 /* hvm_gate.S: a page of keel.ko's code */
 extern char keel_gate_page[];

@@ -22,6 +22,7 @@ static struct clocksource source = {
 	.read = read_time,
 	.mask = CLOCKSOURCE_MASK(64),
 	.flags = CLOCK_SOURCE_IS_CONTINUOUS,
+	.owner = THIS_MODULE,
 };
 
 int keel_time_init(void)
@@ -29,4 +30,9 @@ int keel_time_init(void)
 	if (!keel_accepted(KEEL_EXT_TIME))
 		return -ENODEV;
 	return clocksource_register_hz(&source, NSEC_PER_SEC);
+}
+
+void keel_time_exit(void)
+{
+	WARN_ON(clocksource_unregister(&source));
 }

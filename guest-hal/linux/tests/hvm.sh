@@ -8,7 +8,7 @@
 set -u
 keel=$1 image=$2 initrd=$3 disk=$4 sums=$5
 PORT=8099
-# The transport is taken out and in so many times.
+# The modules are taken out and in so many times.
 rounds=${ROUNDS:-5} seconds=$((200 + ${ROUNDS:-5} * 6))
 out=$(mktemp -d "${TMPDIR:-/tmp}/keel-hvm.XXXXXX") || exit 2
 trap 'rm -rf "$out"' EXIT
@@ -69,7 +69,7 @@ devices()
 	sed 's/^/# /' "$out/err"
 	planned=$(tr -d '\r' <"$out/log" | sed -n 's/^1\.\.//p')
 	[ "$status" = 0 ] && [ "$(tr -d '\r' <"$out/log" | grep -c '^ok ')" = "${planned:-none}" ] && [ "$(tr -cd x <"$out/log" | wc -c)" -ge 20000 ] &&
-		cmp "$out/expected" "$out/console"
+		grep -q '# hvc0 again' "$out/log" && cmp "$out/expected" "$out/console"
 }
 
 panic()

@@ -20,6 +20,7 @@ rm -rf "$dir/root" "$dir/files"
 mkdir -p "$dir/root/bin" "$dir/root/modules" "$dir/root/etc" "$dir/files"
 cp "$(command -v busybox)" "$dir/root/bin/busybox"
 cp "$here/hvm-init" "$dir/root/init"
+cp "$here/leaks.awk" "$dir/root/etc/leaks"
 cp "$modules/keel_core.ko" "$modules/keel.ko" "$modules/virtio_keel.ko" "$drivers"/*.ko "$dir/root/modules"
 
 i=0

@@ -44,7 +44,7 @@ check-linux-debian: $(O)/keel $(LINUX_O)/vmlinux
 
 # The modules and devices of Debian's own kernel, in an HVM partition on the test host.
 LINUX_HVM := $(addprefix $(LINUX_O)/hvm/,initrd.gz disk.img sums)
-$(LINUX_HVM) &: $(LINUX_TESTS)/mkhvm.sh $(LINUX_TESTS)/hvm-init Kbuild \
+$(LINUX_HVM) &: $(LINUX_TESTS)/mkhvm.sh $(LINUX_TESTS)/hvm-init $(LINUX_TESTS)/leaks.awk Kbuild \
 		$(wildcard $(LINUX)/drivers/*) $(wildcard libhypercall/src/*.[ch]) $(wildcard libhypercall/include/hypercall/*.h) \
 		$(wildcard abi/include/keel/*.h)
 	$(Q)$(LINUX_TESTS)/mkhvm.sh $(O)
