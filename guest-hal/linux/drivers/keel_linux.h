@@ -35,7 +35,10 @@ int keel_hvc_init(void);
 /* Nobody has it open: who has holds the module. */
 void keel_hvc_exit(void);
 
-/* time_keel.c: a clocksource, in keel.ko alone. While it is in use that holds the module. */
+/*
+ * time_keel.c: a clocksource and a clockevent device, in keel.ko alone. They can be
+ * taken away when neither is in use: that holds the module.
+ */
 int keel_time_init(void);
 void keel_time_exit(void);
 
