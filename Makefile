@@ -40,14 +40,14 @@ MAKEOVERRIDES :=
 # others only say what to install; before anything is built in either case.
 goals := $(or $(MAKECMDGOALS),all)
 no_packages := help clean packages
-installing := run check check-long bench bench-linux
+installing := run check check-long bench bench-linux bench-net
 checking := check% modules% sparse test-modules abi-update
-package_set := $(if $(filter $(checking),$(goals)),check,$(if $(filter linux run bench-linux,$(goals)),linux,build))
+package_set := $(if $(filter $(checking),$(goals)),check,$(if $(filter linux run bench-linux bench-net,$(goals)),linux,build))
 ifneq (,$(filter-out $(no_packages),$(goals)))
   ifeq (,$(KEEL_PACKAGES))
     package_mode := $(if $(filter $(installing),$(goals)),,--check)
     package_mode := $(if $(findstring n,$(firstword -$(MAKEFLAGS))),--check,$(package_mode))
-    $(foreach set,$(package_set) $(if $(filter bench bench-linux,$(goals)),bench),$(if \
+    $(foreach set,$(package_set) $(if $(filter bench bench-linux bench-net,$(goals)),bench),$(if \
       $(filter 0,$(shell .ci/install $(package_mode) $(set) >&2; echo $$?)),,$(error packages are missing, see above)))
     export KEEL_PACKAGES := have
   endif

@@ -41,7 +41,7 @@ $(BENCH)/link.o: host/bench/link.c
 	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -c -o $@ $<
 
 BENCH_LIBS_bench := -lcjson
-$(BENCH)/bench $(BENCH)/count: $(BENCH)/%: host/bench/%.c $(BENCH)/link.o
+$(BENCH)/bench $(BENCH)/count $(BENCH)/net: $(BENCH)/%: host/bench/%.c $(BENCH)/link.o
 	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $< $(BENCH)/link.o $(BENCH_LIBS_$*)
 
 BENCH_PROGRAMS := $(BENCH_GUEST) $(BENCH)/raw $(BENCH)/rawkvm $(BENCH)/bench $(BENCH)/count
@@ -70,10 +70,23 @@ $(BENCH)/linux: host/bench/linux.c
 bench-linux: all linux $(BENCH)/linux $(BENCH)/linux.cpio ## Linux on Keel beside user-mode-linux: build/bench-linux.json and a table
 	$(Q)$(BENCH)/linux $(O)
 
+# One end of streams, as /init of the port and natively.
+$(BENCH)/stream: host/bench/stream.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(BENCH_RAW_CFLAGS) -D_GNU_SOURCE -static -MMD -MP -MF $@.d -o $@ $<
+
+$(BENCH)/stream.cpio: $(BENCH)/stream
+	$(Q)rm -rf $(BENCH)/stream.root && mkdir -p $(BENCH)/stream.root
+	$(Q)cp $< $(BENCH)/stream.root/init
+	$(Q)(cd $(BENCH)/stream.root && printf '%s\n' . init | cpio -o -H newc --quiet) >$@
+
+bench-net: all linux $(BENCH)/net $(BENCH)/stream.cpio ## Streams of Linux on Keel beside a process's through slirp4netns: build/bench-net.json and a table
+	$(Q)$(BENCH)/net $(O)
+
 CHECK_SECONDS_counts := 120
 check-counts: $(O)/keel $(BENCH_GUEST) $(BENCH)/count
 	$(Q)$(BENCH)/count $(O)/keel $(BENCH_GUEST)
 
-.PHONY: bench bench-linux check-counts
+.PHONY: bench bench-linux bench-net check-counts
 
 -include $(wildcard $(BENCH)/*.d)
