@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
- * Network cards (virtio 5.1), one pair of queues and no offloads: frames between the
- * queues and a link, which is a user-mode network (netuser.c) or a tap (nettap.c).
+ * Network cards (virtio 5.1), one pair of queues: frames between the queues and a link,
+ * which is a user-mode network (netuser.c) or a tap (nettap.c).
  *
  * A frame from the guest is copied out once, then looked at. One to the guest that
  * finds no buffer waits in a backlog of fixed size, and when that is half full the
  * link is not asked for more; what it has nonetheless is dropped, as on any wire.
+ *
+ * Offloads are for what the guest sends, by a link that ends its connections: there is
+ * no wire behind it, and who would cut a long segment would only put it together again.
+ * Nor does a tap's kernel get to see a header that a guest wrote.
  */
 #include "net.h"
 
@@ -14,13 +18,22 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "../monitor/bugs.h"
+
 /* virtio 5.1.3 */
+#define F_CSUM 0
 #define F_MTU 3
 #define F_MAC 5
+#define F_HOST_TSO4 11
 #define F_MRG_RXBUF 15
 #define F_STATUS 16
 
 #define LINK_UP 1
+
+/* virtio 5.1.6 */
+#define NEEDS_CSUM 1
+#define GSO_NONE 0
+#define GSO_TCPV4 1
 
 enum { RX, TX };
 
@@ -55,6 +68,8 @@ struct net {
 	void *link;
 	bool live;  /* between DRIVER_OK and a reset */
 	bool mrg;   /* a frame may be spread over chains */
+	bool csum;  /* the guest may leave checksums to us, ... */
+	bool tso;   /* ... and segments of TCP uncut */
 	bool armed; /* the driver shall say when there are chains to receive */
 
 	/* Taken from the queue, for the next frame. */
@@ -208,6 +223,48 @@ static void drain_backlog(struct device *d)
 
 /* From the guest */
 
+uint16_t net_checksum(const void *from, size_t len)
+{
+	const uint8_t *at = from;
+	uint64_t sum = 0, word;
+
+	/* Carries come back in at the end, whatever the order of bytes. */
+	for (; len >= sizeof(word); at += sizeof(word), len -= sizeof(word)) {
+		memcpy(&word, at, sizeof(word));
+		sum += word;
+		sum += sum < word;
+	}
+	word = 0;
+	memcpy(&word, at, len);
+	sum += word;
+	sum += sum < word;
+	sum = (sum & UINT32_MAX) + (sum >> 32);
+	sum = (sum & UINT32_MAX) + (sum >> 32);
+	sum = (sum & UINT16_MAX) + (sum >> 16);
+	sum = (sum & UINT16_MAX) + (sum >> 16);
+	return (uint16_t)~sum;
+}
+
+/* What its header leaves to the device. False: what was not accepted, or makes no sense. */
+static bool finish(const struct net *n, const struct header *h, uint8_t *frame, size_t len)
+{
+	const size_t at = h->csum_start, field = at + h->csum_offset;
+	uint16_t sum;
+
+	if (h->gso_type != GSO_NONE && (h->gso_type != GSO_TCPV4 || !n->tso || h->flags != NEEDS_CSUM))
+		return false;
+	if (!h->flags)
+		return true;
+	if (h->flags != NEEDS_CSUM || !n->csum || at < NET_ETHERNET || field + sizeof(sum) > len)
+		return false;
+	sum = net_checksum(frame + at, len - at);
+	if (!sum)
+		sum = UINT16_MAX; /* the same number; of UDP zero means none */
+	if (!KEEL_BUG(66))
+		memcpy(frame + field, &sum, sizeof(sum));
+	return true;
+}
+
 static bool send_one(struct net *n, const struct vq_chain *c)
 {
 	const size_t len = vq_bytes(c->piece, c->out);
@@ -217,7 +274,7 @@ static bool send_one(struct net *n, const struct vq_chain *c)
 		return false;
 	vq_read(c->piece, c->out, 0, n->frame, len);
 	memcpy(&h, n->frame, sizeof(h));
-	if (h.flags || h.gso_type) /* nothing of the kind was offered */
+	if (!finish(n, &h, n->frame + NET_HEADER, len - NET_HEADER))
 		return false;
 	memset(n->frame, 0, NET_HEADER);
 	return n->ops->send(n->link, n->frame + NET_HEADER, len - NET_HEADER);
@@ -277,6 +334,8 @@ static void net_start(struct device *d)
 	struct net *n = net_of(d);
 
 	n->mrg = device_accepted(d, F_MRG_RXBUF);
+	n->csum = device_accepted(d, F_CSUM);
+	n->tso = device_accepted(d, F_HOST_TSO4);
 	n->armed = false;
 	n->live = true;
 	vq_notify(&d->queue[RX], false);
@@ -313,6 +372,8 @@ int net_open_link(struct device *d, const char *text, const struct net_link_ops 
 	c.mtu = spec.mtu;
 	memcpy(d->config, &c, sizeof(c));
 	d->config_size = sizeof(c);
+	if (n->ops->uncut)
+		d->features[0] |= 1u << F_CSUM | 1u << F_HOST_TSO4;
 	d->features[0] |= 1u << F_MTU | 1u << F_MAC | 1u << F_MRG_RXBUF | 1u << F_STATUS;
 	return 0;
 }

@@ -56,6 +56,7 @@ struct net_link_ops {
 	unsigned int (*fds)(void *link, struct pollfd *f, bool room, int *timeout);
 	void (*ready)(void *link, const struct pollfd *f, unsigned int n);
 	void (*calls)(struct seal_calls *c);
+	bool uncut; /* segments of TCP may be sent that are longer than the MTU */
 };
 
 extern const struct net_link_ops net_user, net_tap;
@@ -64,6 +65,9 @@ extern const struct net_link_ops net_user, net_tap;
 void net_deliver(struct device *d, const uint8_t *frame, size_t len);
 /* Is there place for more than a few? */
 bool net_has_room(const struct device *d);
+
+/* The Internet checksum, as it is stored, of any number of bytes. */
+uint16_t net_checksum(const void *from, size_t len);
 
 /* device_net's open(), with a link of the caller's if `ops` is not NULL: for tests. */
 int net_open_link(struct device *d, const char *text, const struct net_link_ops *ops, struct error *e);

@@ -99,4 +99,4 @@ static void tap_calls(struct seal_calls *c)
 	(void)c;
 }
 
-const struct net_link_ops net_tap = { tap_open, tap_close, tap_send, tap_fds, tap_ready, tap_calls };
+const struct net_link_ops net_tap = { tap_open, tap_close, tap_send, tap_fds, tap_ready, tap_calls, false };

@@ -7,6 +7,9 @@
  * The library is loaded when a --net user asks for it. Left out of it on purpose:
  * TFTP, forwarding to programs, the rewriting of protocols, and IPv6.
  *
+ * A segment of TCP from the guest may be as long as an IPv4 packet can be: the library
+ * writes it to the socket as it is.
+ *
  * After the seal there are sockets of IPv4 and their calls, and no files. The address
  * of the name server is read from /etc/resolv.conf before, see learn_resolver(); the
  * library keeps looking whether that file has changed, but cannot read it again.
@@ -425,18 +428,6 @@ static bool user_send(void *link, uint8_t *frame, size_t len)
 
 /* Opening */
 
-static uint16_t checksum(const void *from, size_t len)
-{
-	const uint8_t *at = from;
-	uint32_t sum = 0;
-
-	for (size_t i = 0; i + 1 < len; i += 2)
-		sum += (uint32_t)at[i] << 8 | at[i + 1];
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return htons((uint16_t)~sum);
-}
-
 /*
  * The library finds the name server when the guest first asks it, and remembers
  * what resolv.conf looked like when it reads it again because the copy is old. So we
@@ -466,7 +457,7 @@ static void learn_resolver(struct user *u)
 	int timeout = -1;
 
 	memcpy(q.mac, mac, sizeof(mac));
-	q.ip.check = checksum(&ip, sizeof(ip));
+	q.ip.check = net_checksum(&ip, sizeof(ip));
 	for (int i = 0; i < 2; i++) {
 		user_ready(u, NULL, 0);
 		lib.input(u->slirp, (const uint8_t *)&q, sizeof(q));
@@ -616,4 +607,4 @@ static void user_calls(struct seal_calls *c)
 	*c = (struct seal_calls){ ioctls, sizeof(ioctls) / sizeof(ioctls[0]), rules, sizeof(rules) / sizeof(rules[0]) };
 }
 
-const struct net_link_ops net_user = { user_open, user_close, user_send, user_fds, user_ready, user_calls };
+const struct net_link_ops net_user = { user_open, user_close, user_send, user_fds, user_ready, user_calls, true };

@@ -152,7 +152,7 @@ static void fake_calls(struct seal_calls *c)
 	(void)c;
 }
 
-static const struct net_link_ops fake_link = { fake_open, fake_close, fake_send, fake_fds, fake_ready, fake_calls };
+static struct net_link_ops fake_link = { fake_open, fake_close, fake_send, fake_fds, fake_ready, fake_calls, false };
 
 static struct machine m;
 
@@ -367,6 +367,118 @@ static void test_net_send(void **state)
 	machine_end(&m);
 }
 
+#define F_CSUM (UINT64_C(1) << 0)
+#define F_HOST_TSO4 (UINT64_C(1) << 11)
+
+/* What goes out of frames whose header asks for something: the checksum where it says, and nothing that cannot be. */
+static bool checked_send(void *link, uint8_t *frame, size_t len)
+{
+	(void)link;
+	for (int i = 1; i <= NET_HEADER; i++)
+		fake.bad += frame[-i] != 0;
+	memcpy(m.p.ram + BUFFERS + 0x20000, frame, len);
+	fake.last = len;
+	fake.sent++;
+	return true;
+}
+
+static void offer_header(uint8_t flags, uint8_t gso, uint16_t start, uint16_t offset, uint32_t len)
+{
+	const uint16_t header[] = { (uint16_t)(flags | gso << 8), 54, 1460, start, offset, 0 };
+
+	memcpy(m.p.ram + BUFFERS, header, sizeof(header));
+	ring_desc(&m.ring[TX], 0, BUFFERS, NET_HEADER + len, 0, 0);
+	ring_offer(&m.ring[TX], 0);
+	device_ring(m.d);
+	ring_wait(&m.ring[TX], NULL);
+}
+
+static void test_net_offloads(void **state)
+{
+	static const struct {
+		uint64_t features;
+		uint8_t flags, gso;
+		uint16_t start, offset;
+		uint32_t len;
+		bool sent;
+	} frames[] = {
+		{ F_CSUM, 0, 0, 0, 0, 60, true },
+		{ F_CSUM, 1, 0, 34, 16, 60, true },
+		{ F_CSUM, 1, 0, 14, 44, 60, true },
+		{ F_CSUM, 1, 0, 58, 0, 60, true },
+		{ F_CSUM, 1, 0, 34, 16, 1513, true },
+		{ F_CSUM, 1, 0, 34, 16, NET_FRAME_MAX, true },
+		{ F_CSUM, 1, 0, 13, 16, 60, false },
+		{ F_CSUM, 1, 0, 0, 0, 60, false },
+		{ F_CSUM, 1, 0, 34, 25, 60, false },
+		{ F_CSUM, 1, 0, 59, 0, 60, false },
+		{ F_CSUM, 1, 0, 60, 0, 60, false },
+		{ F_CSUM, 1, 0, 61, 0, 60, false },
+		{ F_CSUM, 1, 0, 65535, 65535, NET_FRAME_MAX, false },
+		{ F_CSUM, 1, 0, 34, 65535, 60, false },
+		{ F_CSUM, 2, 0, 34, 16, 60, false },
+		{ F_CSUM, 3, 0, 34, 16, 60, false },
+		{ F_CSUM, 1, 1, 34, 16, 60, false },
+		{ F_CSUM | F_HOST_TSO4, 1, 1, 34, 16, 1400, true },
+		{ F_CSUM | F_HOST_TSO4, 1, 1, 34, 16, NET_FRAME_MAX, true },
+		{ F_CSUM | F_HOST_TSO4, 1, 1, 34, 16, NET_FRAME_MAX + 1, false },
+		{ F_CSUM | F_HOST_TSO4, 0, 1, 34, 16, 1400, false },
+		{ F_CSUM | F_HOST_TSO4, 1, 3, 34, 16, 1400, false },
+		{ F_CSUM | F_HOST_TSO4, 1, 4, 34, 16, 1400, false },
+		{ F_CSUM | F_HOST_TSO4, 1, 0x81, 34, 16, 1400, false },
+		{ F_HOST_TSO4, 1, 1, 34, 16, 1400, false },
+		{ 0, 1, 0, 34, 16, 60, false },
+	};
+	const size_t n = sizeof(frames) / sizeof(frames[0]);
+
+	(void)state;
+	for (size_t i = 0; i < n; i++) {
+		uint8_t *frame = m.p.ram + BUFFERS + NET_HEADER, *got;
+		unsigned int sent;
+		uint32_t sum = 0;
+
+		if (!i || frames[i].features != frames[i - 1].features) {
+			if (i)
+				machine_end(&m);
+			fake_link.send = checked_send;
+			fake_link.uncut = true;
+			make_fake();
+			machine_go(&m, frames[i].features);
+		}
+		got = m.p.ram + BUFFERS + 0x20000;
+		frame = m.p.ram + BUFFERS + NET_HEADER;
+		for (uint32_t k = 0; k < frames[i].len; k++)
+			frame[k] = pattern(k, frames[i].len);
+		sent = fake.sent;
+		offer_header(frames[i].flags, frames[i].gso, frames[i].start, frames[i].offset, frames[i].len);
+		if (fake.sent - sent != frames[i].sent)
+			fail_msg("frame %zu: sent %u times", i, fake.sent - sent);
+		if (!frames[i].sent)
+			continue;
+		assert_int_equal(fake.last, frames[i].len);
+		/* All there is from `start` on, with what was in the place of the sum, makes up the sum. */
+		for (uint32_t k = frames[i].flags ? frames[i].start : UINT32_MAX; k < frames[i].len; k++)
+			sum += (k - frames[i].start) % 2 ? frame[k] : (uint32_t)frame[k] << 8;
+		while (sum >> 16)
+			sum = (sum & 0xffff) + (sum >> 16);
+		if (frames[i].flags) {
+			const uint32_t at = (uint32_t)frames[i].start + frames[i].offset;
+
+			assert_int_equal(got[at] << 8 | got[at + 1], ~sum & 0xffff);
+			memcpy(got + at, frame + at, 2);
+		}
+		assert_memory_equal(got, frame, frames[i].len);
+	}
+	machine_end(&m);
+	assert_int_equal(fake.bad, 0);
+	/* A link of which no such thing is known offers none. */
+	fake_link.uncut = false;
+	make_fake();
+	assert_int_equal(m.d->features[0] & (F_CSUM | F_HOST_TSO4), 0);
+	machine_end(&m);
+	fake_link.send = fake_send;
+}
+
 /* Buffers to receive into that a driver may not offer. */
 static void test_net_bad_buffers(void **state)
 {
@@ -534,10 +646,94 @@ static void test_net_user(void **state)
 	machine_end(&m);
 }
 
+/* A segment of TCP from 10.0.2.15 with its checksums left out, IP's but for the pseudo-header's part of TCP's. */
+static uint32_t tcp_frame(uint8_t *f, uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, uint32_t data)
+{
+	static const uint8_t ip[] = { 0x45, 0, 0, 0, 0, 0, 0, 0, 64, 6, 0, 0, 10, 0, 2, 15, 10, 0, 2, 2 };
+	uint32_t sum = 0x0a00 + 0x020f + 0x0a00 + 0x0202 + 6 + 20 + data;
+
+	memcpy(f, router_mac, 6);
+	memcpy(f + 6, guest_mac, 6);
+	put16(f + 12, 0x0800);
+	memcpy(f + 14, ip, sizeof(ip));
+	put16(f + 16, 40 + data);
+	ip_checksum(f + 14);
+	put16(f + 34, 4000);
+	put16(f + 36, dport);
+	put16(f + 38, seq >> 16);
+	put16(f + 40, seq & 0xffff);
+	put16(f + 42, ack >> 16);
+	put16(f + 44, ack & 0xffff);
+	put16(f + 46, 0x5000u | flags);
+	put16(f + 48, 60000);
+	put16(f + 50, (sum & 0xffff) + (sum >> 16));
+	put16(f + 52, 0);
+	return 54 + data;
+}
+
+static void send_tcp(uint16_t dport, uint32_t seq, uint32_t ack, uint8_t flags, uint32_t data)
+{
+	offer_header(1, data ? 1 : 0, 34, 16, tcp_frame(m.p.ram + BUFFERS + NET_HEADER, dport, seq, ack, flags, data));
+}
+
+/* A segment that is much longer than the MTU arrives whole. */
+static void test_net_user_long_segment(void **state)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	const struct timeval patience = { .tv_sec = 5 };
+	int listener = socket(AF_INET, SOCK_STREAM, 0), fd;
+	const uint32_t bytes = 40000;
+	static uint8_t got_bytes[65536];
+	socklen_t size = sizeof(a);
+	const uint8_t *got;
+	uint32_t len, seq;
+
+	(void)state;
+	assert_int_equal(bind(listener, (struct sockaddr *)&a, size), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &size), 0);
+	machine_make(&m, &device_net, "user");
+	ring_make(&m, RX, 8);
+	ring_make(&m, TX, 8);
+	machine_go(&m, F_CSUM | F_HOST_TSO4);
+	/* Behind the long frame. */
+	for (uint16_t i = 0; i < 8; i++) {
+		ring_desc(&m.ring[RX], i, BUFFERS + 0x20000 + i * 0x1000, 2048, D_WRITE, 0);
+		ring_offer(&m.ring[RX], i);
+	}
+	send_frame(arp_request, sizeof(arp_request));
+	send_tcp(ntohs(a.sin_port), 1000, 0, 0x02, 0);
+	do {
+		const uint16_t head = ring_wait(&m.ring[RX], &len);
+
+		got = m.p.ram + BUFFERS + 0x20000 + head * 0x1000 + NET_HEADER;
+		ring_offer(&m.ring[RX], head);
+	} while (got[13] != 0 || got[23] != 6);
+	assert_int_equal(got[47], 0x12); /* SYN, ACK */
+	seq = (uint32_t)got[38] << 24 | (uint32_t)got[39] << 16 | (uint32_t)got[40] << 8 | got[41];
+	for (uint32_t i = 0; i < bytes; i++)
+		m.p.ram[BUFFERS + NET_HEADER + 54 + i] = pattern(i, bytes);
+	send_tcp(ntohs(a.sin_port), 1001, seq + 1, 0x18, bytes);
+	fd = accept(listener, NULL, NULL);
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+	assert_int_equal(recv(fd, got_bytes, bytes, MSG_WAITALL), bytes);
+	for (uint32_t i = 0; i < bytes; i++)
+		if (got_bytes[i] != pattern(i, bytes))
+			fail_msg("byte %u", i);
+	close(fd);
+	close(listener);
+	machine_end(&m);
+}
+
 const struct CMUnitTest net_tests[] = {
-	cmocka_unit_test(test_net_spec),	   cmocka_unit_test(test_net_receive),
-	cmocka_unit_test(test_net_receive_merged), cmocka_unit_test(test_net_backlog),
-	cmocka_unit_test(test_net_send),	   cmocka_unit_test(test_net_bad_buffers),
+	cmocka_unit_test(test_net_spec),
+	cmocka_unit_test(test_net_receive),
+	cmocka_unit_test(test_net_receive_merged),
+	cmocka_unit_test(test_net_backlog),
+	cmocka_unit_test(test_net_send),
+	cmocka_unit_test(test_net_bad_buffers),
 	cmocka_unit_test(test_net_user),
+	cmocka_unit_test(test_net_offloads),
+	cmocka_unit_test(test_net_user_long_segment),
 };
 DEFINE_TESTS(net);
