@@ -260,8 +260,8 @@ static void write_json(const char *path, double mmu)
 		die("%s: %s", path, strerror(errno));
 	uname(&u);
 	fprintf(f,
-		"{\n  \"kernel\": \"%s\",\n  \"rounds\": %d,\n  \"mmu_calls\": %.4g,\n  \"disk_floor\": %.4g,\n  \"results\": [\n",
-		u.release, ROUNDS, mmu, disk_floor());
+		"{\n  \"kernel\": \"%s\",\n  \"rounds\": %d,\n  \"mmu_calls\": %.4g,\n  \"disk_floor\": %.4g,\n  \"floor_bar\": %g,\n  \"results\": [\n",
+		u.release, ROUNDS, mmu, disk_floor(), FLOOR_BAR);
 	for (size_t i = 0; i < ROWS; i++)
 		fprintf(f,
 			"    {\"name\": \"%s\", \"unit\": \"%s\", \"keel\": %.6g, \"uml\": %.6g, \"native\": %.6g, \"faster\": %g, "
