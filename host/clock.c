@@ -9,7 +9,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-#include <x86intrin.h>
 
 #include "log.h"
 
@@ -40,12 +39,10 @@ static uint64_t now_ns(clockid_t id)
 /* In order with what is before and behind it. */
 static uint64_t read_tsc(void)
 {
-	uint64_t tsc;
+	uint32_t low, high;
 
-	_mm_lfence();
-	tsc = __rdtsc();
-	_mm_lfence();
-	return tsc;
+	__asm__ volatile("lfence\n\trdtsc\n\tlfence" : "=a"(low), "=d"(high) : : "memory");
+	return (uint64_t)high << 32 | low;
 }
 
 /* The tightest of a few brackets: an interrupt between two reads only ever widens one. */
