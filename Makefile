@@ -96,7 +96,7 @@ submake = $(MAKE) --no-print-directory -j$(shell nproc) $(overrides)
 stages = $(foreach s,$(1),$(s)$(if $(CHECK_SECONDS_$(s)),:$(CHECK_SECONDS_$(s)))$(if $(filter $(s),$(CHECK_BESIDE)),+))
 run_stages = $(Q)KEEL_WATCHDOG=$(abspath $(O))/ci/watchdog .ci/stage all $(O)/$@
 STAGES ?= ci build $(CHECK_BESIDE) $(filter-out ci build $(CHECK_BESIDE),$(CHECK_STAGES))
-CHECK_DEADLINE := 3300
+CHECK_DEADLINE := 3900
 
 check: $(O)/ci/watchdog ## Every gate, bounded tests (STAGES="a b" for some of them)
 	$(run_stages) $(CHECK_DEADLINE) "$(submake)" $(call stages,$(STAGES))
