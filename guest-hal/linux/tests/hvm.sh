@@ -13,23 +13,8 @@ rounds=${ROUNDS:-5} seconds=$((200 + ${ROUNDS:-5} * 6))
 out=$(mktemp -d "${TMPDIR:-/tmp}/keel-hvm.XXXXXX") || exit 2
 trap 'rm -rf "$out"' EXIT
 trap 'exit 130' HUP INT TERM
-n=0
-failed=0
-
-# check NAME COMMAND...
-check()
-{
-	name=$1
-	shift
-	n=$((n + 1))
-	if "$@" >"$out/said" 2>&1; then
-		echo "ok $n $name"
-	else
-		tail -n 60 "$out/said" | sed 's/^/# /'
-		echo "not ok $n $name"
-		failed=1
-	fi
-}
+# shellcheck source=guest-hal/linux/tests/ktap.sh
+. "$(dirname "$0")/ktap.sh"
 
 # run WORDS OPTION...
 run()
