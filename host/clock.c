@@ -121,19 +121,9 @@ static bool invariant_tsc(void)
 	return __get_cpuid(0x80000007, &a, &b, &c, &d) && d & 1u << 8;
 }
 
-/* By the TSC alone, or by what the host's own hypervisor says of the TSC. */
-static bool source_is_tsc(int fd)
-{
-	char name[16] = "";
-
-	if (pread(fd, name, sizeof(name) - 1, 0) < 0)
-		return false;
-	return !strcmp(name, "tsc\n") || !strcmp(name, "kvm-clock\n");
-}
-
 /*
- * Where the hypervisor vouches for the TSC, the vDSO converts it by itself; where it does not, or the clocksource
- * is another, the vDSO asks the kernel, and takes as long as the kernel does.
+ * Where the hypervisor vouches for the TSC, the vDSO converts it by itself; where it does not, or does no
+ * longer, the vDSO asks the kernel, and takes as long as the kernel does.
  */
 static bool vdso_converts(void)
 {
@@ -151,6 +141,16 @@ static bool vdso_converts(void)
 		kernel = after - between < kernel ? after - between : kernel;
 	}
 	return vdso < kernel / 2;
+}
+
+/* Time is kept by the TSC alone, or by what the host's own hypervisor says of the TSC. */
+static bool source_is_tsc(int fd)
+{
+	char name[16] = "";
+
+	if (pread(fd, name, sizeof(name) - 1, 0) < 0)
+		return false;
+	return !strcmp(name, "tsc\n") || (!strcmp(name, "kvm-clock\n") && vdso_converts());
 }
 
 /* Seqlock writer. The fences pair with a reader's: odd before any field, every field before even. */
@@ -182,7 +182,7 @@ void clock_init(struct clock *c, struct keel_clock *page)
 	if (source_fd < 0)
 		source_fd = open(CLOCKSOURCE, O_RDONLY | O_CLOEXEC);
 	c->source_fd = source_fd;
-	if (c->source_fd < 0 || !source_is_tsc(c->source_fd) || !invariant_tsc() || !vdso_converts()) {
+	if (c->source_fd < 0 || !source_is_tsc(c->source_fd) || !invariant_tsc()) {
 		host_verbose("clock: the host does not keep time by the TSC, so the clock page stays invalid");
 		clock_fini(c);
 		return;

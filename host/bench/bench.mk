@@ -41,7 +41,7 @@ $(BENCH)/link.o: host/bench/link.c
 	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -c -o $@ $<
 
 BENCH_LIBS_bench := -lcjson
-$(BENCH)/bench $(BENCH)/count $(BENCH)/net: $(BENCH)/%: host/bench/%.c $(BENCH)/link.o
+$(BENCH)/bench $(BENCH)/count $(BENCH)/linux $(BENCH)/net: $(BENCH)/%: host/bench/%.c $(BENCH)/link.o
 	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $< $(BENCH)/link.o $(BENCH_LIBS_$*)
 
 BENCH_PROGRAMS := $(BENCH_GUEST) $(BENCH)/raw $(BENCH)/rawkvm $(BENCH)/bench $(BENCH)/count
@@ -62,10 +62,6 @@ $(BENCH)/linux.cpio: $(BENCH)/inlinux
 	$(Q)rm -rf $(BENCH)/linux.root && mkdir -p $(BENCH)/linux.root
 	$(Q)cp $< $(BENCH)/linux.root/init && cp /bin/busybox $(BENCH)/linux.root/
 	$(Q)(cd $(BENCH)/linux.root && printf '%s\n' . init busybox | cpio -o -H newc --quiet) >$@
-
-$(BENCH)/linux: host/bench/linux.c
-	@mkdir -p $(@D)
-	$(Q)$(CC) $(HOSTCFLAGS) -MMD -MP -MF $@.d -o $@ $<
 
 bench-linux: all linux $(BENCH)/linux $(BENCH)/linux.cpio ## Linux on Keel beside user-mode-linux: build/bench-linux.json and a table
 	$(Q)$(BENCH)/linux $(O)

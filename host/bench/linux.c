@@ -14,7 +14,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <spawn.h>
-#include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -76,17 +75,6 @@ static const struct {
 #define FLOOR_BAR 1.3
 
 static const char *const side_name[SIDES] = { "Linux on Keel", "user-mode-linux", "native" };
-
-void die(const char *fmt, ...)
-{
-	va_list ap;
-
-	va_start(ap, fmt);
-	vfprintf(stderr, fmt, ap);
-	va_end(ap);
-	fputc('\n', stderr);
-	exit(1);
-}
 
 static double now(void)
 {

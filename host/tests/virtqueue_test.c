@@ -2,6 +2,8 @@
 /* The device's side of a virtqueue, against drivers that make mistakes, lie, or write while it reads. */
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "driver.h"
@@ -567,6 +569,41 @@ static void *flip(void *unused)
 	return NULL;
 }
 
+/* A driver that breaks the rules for ever is told of so often, and no more: the log is the host's. */
+static void test_vq_complaints(void **state)
+{
+	int log = memfd_create("log", MFD_CLOEXEC), err = dup(2);
+	unsigned int lines = 0;
+	char text[8192];
+	ssize_t n;
+
+	(void)state;
+	machine_make(&m, &idle, "");
+	assert_true(log >= 0 && err >= 0 && dup2(log, 2) == 2);
+	for (int i = 0; i < 100; i++) {
+		uint64_t value = 1;
+
+		go(0, ENTRIES);
+		r->avail[1] = ENTRIES + 1;
+		if (vq_pop(queue(), &c) || !needs_reset())
+			break;
+		while (STATUS(&m, 0, &value) == KEEL_OK && value)
+			usleep(1000);
+		lines++;
+	}
+	dup2(err, 2);
+	close(err);
+	assert_int_equal(lines, 100);
+	n = pread(log, text, sizeof(text), 0);
+	assert_true(n > 0 && n < (ssize_t)sizeof(text));
+	lines = 0;
+	for (ssize_t i = 0; i < n; i++)
+		lines += text[i] == '\n';
+	assert_int_equal(lines, 16);
+	close(log);
+	machine_end(&m);
+}
+
 static void test_vq_race(void **state)
 {
 	unsigned int good = 0, bad = 0;
@@ -611,6 +648,6 @@ static void test_vq_race(void **state)
 const struct CMUnitTest virtqueue_tests[] = {
 	cmocka_unit_test(test_vq_chains),   cmocka_unit_test(test_vq_heads), cmocka_unit_test(test_vq_wrap),
 	cmocka_unit_test(test_vq_event),    cmocka_unit_test(test_vq_copy),  cmocka_unit_test(test_vq_fits),
-	cmocka_unit_test(test_vq_tracking), cmocka_unit_test(test_vq_race),
+	cmocka_unit_test(test_vq_tracking), cmocka_unit_test(test_vq_race),  cmocka_unit_test(test_vq_complaints),
 };
 DEFINE_TESTS(virtqueue);

@@ -42,6 +42,22 @@ resolve() {
 	[ -d "/usr/src/$headers" ] || die "$headers is not installed, though $1 wants it: apt-get -f install"
 }
 
+# part CACHE NAME: sets $tmp, where something is put together before it has its place
+part() {
+	mkdir -p "$1"
+	tmp=$(mktemp -d "$1/$2.XXXXXX")
+	trap 'rm -rf "$tmp"' EXIT
+	trap 'exit 1' HUP INT TERM
+}
+
+# download PACKAGE=VERSION...: into $tmp
+download() {
+	(cd "$tmp" && timeout 300 apt-get -q download "$@") >"$tmp/log" 2>&1 || {
+		cat "$tmp/log" >&2
+		die "cannot download $*; try apt-get update, then make packages"
+	}
+}
+
 headers() {
 	resolve "$1"
 	echo "/usr/src/$headers"
@@ -54,16 +70,9 @@ newest() {
 	read_depends "$META_NEWEST" "$depends"
 	dir=$1/$headers-$version
 	if [ ! -d "$dir" ]; then
-		mkdir -p "$1"
-		tmp=$(mktemp -d "$1/headers.XXXXXX")
-		trap 'rm -rf "$tmp"' EXIT
-		trap 'exit 1' HUP INT TERM
+		part "$1" headers
 		series=${release%-cloud-amd64}
-		(cd "$tmp" && timeout 300 apt-get -q download "$headers=$version" "linux-headers-$series-common=$version" \
-			"linux-kbuild-$series=$version") >"$tmp/log" 2>&1 || {
-			cat "$tmp/log" >&2
-			die "cannot download $headers=$version and what it needs; try apt-get update"
-		}
+		download "$headers=$version" "linux-headers-$series-common=$version" "linux-kbuild-$series=$version"
 		mkdir "$tmp/new"
 		for package in "$tmp"/*.deb; do
 			dpkg-deb -x "$package" "$tmp/new"
@@ -82,15 +91,8 @@ image() {
 	resolve "$META"
 	dir=$1/linux-image-$release-$version
 	if [ ! -e "$dir/boot/vmlinuz-$release" ] || [ ! -d "$dir/kvm" ] || [ ! -d "$dir/virtio" ]; then
-		mkdir -p "$1"
-		tmp=$(mktemp -d "$1/image.XXXXXX")
-		trap 'rm -rf "$tmp"' EXIT
-		trap 'exit 1' HUP INT TERM
-		(cd "$tmp" && timeout 300 apt-get -q download "linux-image-$release=$version") >"$tmp/log" 2>&1 || {
-			cat "$tmp/log" >&2
-			die "cannot download linux-image-$release=$version, which matches the installed headers;" \
-				"try apt-get update, then apt-get install $META"
-		}
+		part "$1" image
+		download "linux-image-$release=$version"
 		kernel=./lib/modules/$release/kernel
 		kvm='arch/x86/kvm/kvm arch/x86/kvm/kvm-amd arch/x86/kvm/kvm-intel virt/lib/irqbypass'
 		virtio='drivers/virtio/virtio drivers/virtio/virtio_ring drivers/block/virtio_blk net/core/failover
@@ -118,10 +120,7 @@ source_tree() {
 	version=$(dpkg-query -W -f '${Version}' $pkg 2>/dev/null) || die "$pkg is not installed: apt-get install $pkg"
 	dir=$1/$pkg-$version
 	if [ ! -e "$dir/drivers/tty/hvc/hvc_console.h" ]; then
-		mkdir -p "$1"
-		tmp=$(mktemp -d "$1/source.XXXXXX")
-		trap 'rm -rf "$tmp"' EXIT
-		trap 'exit 1' HUP INT TERM
+		part "$1" source
 		timeout 300 tar -x -C "$tmp" -f /usr/src/$pkg.tar.xz --strip-components=1 --wildcards \
 			"$pkg/lib/kunit/*" $pkg/scripts/checkpatch.pl $pkg/scripts/spelling.txt \
 			$pkg/scripts/const_structs.checkpatch $pkg/drivers/tty/hvc/hvc_console.h

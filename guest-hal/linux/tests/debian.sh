@@ -6,21 +6,12 @@
 # The root file system is made of Debian's packages by mmdebstrap, once: OUT keeps its archive. Each run has a fresh
 # disk of it. Its first process is a script of ours, for a container of packages has no init; what it runs is Debian's.
 set -u
-export LC_ALL=C PATH="$PATH:/usr/sbin:/sbin"
+export PATH="$PATH:/usr/sbin:/sbin"
 
 out=$1 keel=$2 image=$3
-n=0
-failed=0
-
-bail()
-{
-	echo "Bail out! $*"
-	exit 1
-}
-
-for tool in mmdebstrap fakeroot mke2fs; do
-	command -v $tool >/dev/null || bail "no $tool; it is in .ci/packages"
-done
+# shellcheck source=guest-hal/linux/tests/ktap.sh
+. "$(dirname "$0")/ktap.sh"
+needs "$keel" "$image" -- mmdebstrap fakeroot mke2fs
 mkdir -p "$out" || exit 1
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/keel-debian.XXXXXX") || exit 1
 trap 'rm -rf "$tmp"' EXIT
@@ -70,22 +61,6 @@ timeout -k 5 180 "$keel" run --timeout 170 --core none --mem 256M --disk "file=$
 	--cmdline "quiet root=/dev/vda rw init=/keel-init" </dev/null >"$out/log" 2>"$out/err"
 status=$?
 
-# check NAME COMMAND...
-check()
-{
-	name=$1
-	shift
-	n=$((n + 1))
-	if "$@" >"$tmp/said" 2>&1; then
-		echo "ok $n $name"
-	else
-		tail -n 20 "$tmp/said" | sed 's/^/# /'
-		tail -n 20 "$out/log" "$out/err" | sed 's/^/# /'
-		echo "not ok $n $name"
-		failed=1
-	fi
-}
-
 # The checks are functions handed to check, which shellcheck cannot see:
 # shellcheck disable=SC2317
 says()
@@ -107,4 +82,5 @@ check "dpkg knows what is installed" says '^[0-9]{2,}$'
 check "python3 computes" says '^python 499999500000 \(3, 11\)'
 check "a login shell of root's" says '^user root on 12.*login shell yes'
 check "what was written is read back from the disk" same_twice
+[ $failed = 0 ] || tail -n 20 "$out/log" "$out/err" | sed 's/^/# /'
 exit $failed
