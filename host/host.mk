@@ -68,7 +68,7 @@ $(O)/keel: $(HOST_OBJS) $(HOST_BACKEND_OBJS)
 # Unit tests, always under ASan and UBSan. They bring a backend of their own.
 HOST_TEST_SRC := unit image_test startinfo_test options_test console_test report_test core_test clock_test \
 	as_test timer_test hvmimage_test hvmserial_test probe_test monmem_test driver net_test \
-	virtqueue_test device_test serial_test
+	virtqueue_test device_test serial_test block_test
 HOST_TEST_LIBH := $(HOST_LIBH) clock start
 HOST_TEST_OBJS := $(addprefix $(O)/host/tests/,$(HOST_TEST_SRC:=.o) $(filter-out main.o run.o keeper.o seal.o,$(HOST_SRC:=.o)) \
 	$(HOST_TEST_LIBH:%=hc_%.o) as.o mon_event.o monmem.o kvm_probe.o kvm_probe_guest.o)

@@ -34,7 +34,6 @@
 #define FILE_BYTES (64 << 20)
 
 #define DISK_BYTES (64 << 20)
-#define DEPTH 32
 #define READS 4000
 
 static const char *self = "/init", *busybox = "/busybox", *dir = "/tmp";
@@ -245,7 +244,7 @@ static uint8_t *disk_buffer(size_t n)
 {
 	static uint8_t *buffer;
 
-	if (!buffer && posix_memalign((void **)&buffer, 4096, 1 << 20))
+	if (!buffer && posix_memalign((void **)&buffer, 4096, 4 << 20))
 		fail("memory");
 	memset(buffer, 1, n);
 	return buffer;
@@ -271,30 +270,36 @@ static uint64_t do_disk1(void)
 	return t / READS;
 }
 
-static uint64_t do_disk32(void)
+static off_t in_order(unsigned int i)
 {
-	uint8_t *to = disk_buffer(DEPTH * PAGE);
+	return (off_t)i << 20;
+}
+
+/* Reads of so many bytes at the places at(0), at(1)..., at most `depth` under way, of 4 MiB. */
+static uint64_t in_depth(unsigned int reads, unsigned int depth, unsigned int bytes, off_t (*at)(unsigned int))
+{
+	uint8_t *to = disk_buffer((size_t)depth * bytes);
 	int fd = open_disk(), err;
 	unsigned int begun = 0, done = 0;
 	struct io_uring ring;
 	uint64_t t;
 
-	err = io_uring_queue_init(DEPTH, &ring, 0);
+	err = io_uring_queue_init(depth, &ring, 0);
 	if (err) {
 		errno = -err;
 		fail("io_uring");
 	}
 	t = now();
-	while (done < READS) {
+	while (done < reads) {
 		struct io_uring_cqe *cqe;
 		unsigned int head, n = 0;
 
-		for (; begun < READS && begun - done < DEPTH; begun++)
-			io_uring_prep_read(io_uring_get_sqe(&ring), fd, to + begun % DEPTH * PAGE, PAGE,
-					   (uint64_t)place(begun));
+		for (; begun < reads && begun - done < depth; begun++)
+			io_uring_prep_read(io_uring_get_sqe(&ring), fd, to + (size_t)(begun % depth) * bytes, bytes,
+					   (uint64_t)at(begun));
 		io_uring_submit_and_wait(&ring, 1);
 		io_uring_for_each_cqe(&ring, head, cqe) {
-			if (cqe->res != PAGE)
+			if (cqe->res != (int)bytes)
 				fail("disk, in depth");
 			n++;
 		}
@@ -304,7 +309,17 @@ static uint64_t do_disk32(void)
 	t = now() - t;
 	io_uring_queue_exit(&ring);
 	close(fd);
-	return t / READS;
+	return t / reads;
+}
+
+static uint64_t do_disk32(void)
+{
+	return in_depth(READS, 32, PAGE, place);
+}
+
+static uint64_t do_diskseq4(void)
+{
+	return in_depth(DISK_BYTES >> 20, 4, 1 << 20, in_order);
 }
 
 static uint64_t do_diskseq(void)
@@ -333,6 +348,7 @@ static const struct {
 	{ "sha256", do_sha256, 3 },	   { "gzip", do_gzip, 2 },
 	{ "wake", do_wake, 20 },	   { "disk1", do_disk1, 5 },
 	{ "disk32", do_disk32, 5 },	   { "diskseq", do_diskseq, 5 },
+	{ "diskseq4", do_diskseq4, 5 },
 };
 
 static void measure(const char *name)

@@ -47,6 +47,7 @@
 #define BOUNCE (64 * 1024)
 #define LOCK_WAIT_MS 2000
 #define RING_ENTRIES (2 * DEVICE_QUEUE_MAX)
+#define BATCH_BYTES (256 * 1024) /* longer than this to copy, and a batch is begun, and given back, by parts */
 
 /* The registered files. */
 #define FILE_DISK 0
@@ -85,7 +86,8 @@ struct block {
 	bool ro, direct, failed_once;
 	uint64_t size;
 	struct io_uring ring;
-	bool have_ring, polling;
+	bool have_ring, polling, rang; /* rang: the doorbell did, while a batch was begun */
+	size_t begun;		       /* bytes to move, since it was last looked what is done */
 	struct request *requests, *free;
 	unsigned int in_flight, used; /* requests; of these the first `used` were ever taken */
 	struct seal_rule rules[6];
@@ -369,6 +371,34 @@ static void submit(struct device *d, struct request *r)
 	io_uring_sqe_set_data(sqe, r);
 }
 
+/* Give back what is done, and tell the kernel what is to be done; wait for `n` answers. Returns whether there was any. */
+static bool turn(struct device *d, unsigned int n)
+{
+	struct block *b = block_of(d);
+	struct io_uring_cqe *cqe;
+	unsigned int head, answers = 0;
+
+	b->begun = 0;
+	if (b->have_ring) {
+		io_uring_submit_and_wait(&b->ring, n);
+		io_uring_for_each_cqe(&b->ring, head, cqe) {
+			struct request *r = io_uring_cqe_get_data(cqe);
+
+			answers++;
+			if (r) {
+				answered(d, r, cqe->res);
+				continue;
+			}
+			b->rang = true;
+			if (!(cqe->flags & IORING_CQE_F_MORE))
+				b->polling = false;
+		}
+		io_uring_cq_advance(&b->ring, answers);
+	}
+	vq_flush(&d->queue[0]);
+	return answers;
+}
+
 /* The pieces between byte `skip` and `len` bytes on, as r->data. */
 static void data_of(struct request *r, const struct iovec *piece, unsigned int n, size_t skip, size_t len)
 {
@@ -432,6 +462,7 @@ static void begin(struct device *d, struct request *r)
 		finish(d, r, STATUS_IOERR);
 	} else {
 		r->offset = h.sector * SECTOR;
+		b->begun += len;
 		if (h.type == WRITE)
 			data_of(r, c->piece, c->out, sizeof(h), len);
 		else
@@ -469,7 +500,12 @@ static void block_kick(struct device *d)
 				return;
 			}
 			b->free = r->next;
+			if (b->begun >= BATCH_BYTES)
+				turn(d, 0);
 			begin(d, r);
+			/* Who rings may want a reset, which a driver that keeps supplying does not put off. */
+			if (b->rang)
+				return;
 		}
 	} while (vq_notify(q, true));
 	vq_flush(q);
@@ -504,26 +540,16 @@ static void poll_bell(struct block *b)
 static bool block_wait(struct device *d, bool block)
 {
 	struct block *b = block_of(d);
-	struct io_uring_cqe *cqe;
-	unsigned int head, n = 0;
+	bool happened;
 
 	if (!b->have_ring)
 		return device_poll(d, block);
 	if (!b->polling)
 		poll_bell(b);
-	io_uring_submit_and_wait(&b->ring, block ? 1 : 0);
-	io_uring_for_each_cqe(&b->ring, head, cqe) {
-		struct request *r = io_uring_cqe_get_data(cqe);
-
-		n++;
-		if (r)
-			answered(d, r, cqe->res);
-		else if (!(cqe->flags & IORING_CQE_F_MORE))
-			b->polling = false;
-	}
-	io_uring_cq_advance(&b->ring, n);
-	vq_flush(&d->queue[0]);
-	return n;
+	happened = b->rang;
+	happened |= turn(d, block && !happened);
+	b->rang = false;
+	return happened;
 }
 
 static void block_calls(struct device *d, struct seal_calls *c)
@@ -547,6 +573,7 @@ const struct device_kind device_block = {
 	.name = "disk",
 	.type = 2,
 	.queues = 1,
+	.queue_max = DEVICE_QUEUE_MAX, /* a MiB in pages is one request */
 	.state = sizeof(struct block),
 	.open = block_open,
 	.close = block_close,

@@ -359,7 +359,7 @@ static int64_t set_queue(struct device *d, const uint64_t *a, uint64_t *value)
 	status = get_setup(p, a[2], &s);
 	if (status != KEEL_OK)
 		return status;
-	if (config ? s.entries : !s.entries || s.entries & (s.entries - 1) || s.entries > DEVICE_QUEUE_MAX)
+	if (config ? s.entries : !s.entries || s.entries & (s.entries - 1) || s.entries > d->kind->queue_max)
 		return AT_FIELD(INVAL, 3);
 	if (s.port != KEEL_DEVICE_NO_PORT && !p->port_used(p, s.port))
 		return AT_FIELD(NOENT, 4);
@@ -456,7 +456,7 @@ static int64_t enumerate(struct partition *p, const uint64_t *a)
 		.type = d->kind->type,
 		.status = d->status,
 		.queues = d->kind->queues,
-		.queue_max = DEVICE_QUEUE_MAX,
+		.queue_max = d->kind->queue_max,
 		.config_size = d->config_size,
 		.features = { d->features[0], d->features[1] },
 	};

@@ -29,7 +29,7 @@
 #include "virtqueue.h"
 
 #define DEVICE_QUEUES 4
-#define DEVICE_QUEUE_MAX 256 /* entries */
+#define DEVICE_QUEUE_MAX 512 /* entries */
 #define DEVICE_CONFIG 64
 #define DEVICE_FDS 64
 
@@ -39,9 +39,9 @@ struct device;
 /* What a kind of device is. All but open and close are called on the device's thread. */
 struct device_kind {
 	const char *name;
-	uint32_t type; /* virtio 5 */
-	uint32_t queues;
-	size_t state; /* bytes of d->state, zeroed */
+	uint32_t type;		    /* virtio 5 */
+	uint32_t queues, queue_max; /* queue_max: entries of each, a power of two up to DEVICE_QUEUE_MAX */
+	size_t state;		    /* bytes of d->state, zeroed */
 
 	/* By name or privilege: before the host gives up both. d->features and d->config are its to fill in. */
 	int (*open)(struct device *d, const char *spec, struct error *e);

@@ -41,7 +41,7 @@ enum { RX, TX };
 #define BACKLOG_BYTES (256 * 1024)
 #define CHAINS 64 /* that one frame may be spread over; a power of two */
 /* Chains from the guest between two looks at the rest of the world. */
-#define ROUND DEVICE_QUEUE_MAX
+#define ROUND 256
 
 struct header {
 	uint8_t flags, gso_type;
@@ -404,6 +404,7 @@ const struct device_kind device_net = {
 	.name = "net",
 	.type = 1,
 	.queues = 2,
+	.queue_max = 256,
 	.state = sizeof(struct net),
 	.open = net_open,
 	.close = net_close,

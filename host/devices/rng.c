@@ -57,6 +57,7 @@ const struct device_kind device_rng = {
 	.name = "rng",
 	.type = 4,
 	.queues = 1,
+	.queue_max = 256,
 	.open = rng_open,
 	.kick = rng_kick,
 	.calls = rng_calls,

@@ -224,7 +224,7 @@ static void move_input(struct device *d)
 	uint8_t part[PART];
 
 	/* As many as the terminal holds, but not for ever. */
-	for (unsigned int i = 0; i < DEVICE_QUEUE_MAX && want_input(d); i++) {
+	for (unsigned int i = 0; i < d->kind->queue_max && want_input(d); i++) {
 		const size_t room = vq_bytes(s->rx.piece, s->rx.in);
 		const ssize_t n = read(s->fd, part, room < PART ? room : PART);
 
@@ -321,6 +321,7 @@ const struct device_kind device_serial = {
 	.name = "console",
 	.type = 3,
 	.queues = 2,
+	.queue_max = 256,
 	.state = sizeof(struct serial_port),
 	.open = serial_open,
 	.close = serial_close,

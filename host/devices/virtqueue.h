@@ -18,7 +18,7 @@
 struct device;
 
 /* Pieces of one chain. A driver that respects queue_max cannot need more. */
-#define VQ_PIECES 256
+#define VQ_PIECES 512
 
 struct virtqueue {
 	struct device *d;

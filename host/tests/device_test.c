@@ -50,6 +50,7 @@ static const struct device_kind fake_kind = {
 	.name = "fake",
 	.type = 99,
 	.queues = 2,
+	.queue_max = 256,
 	.state = 8,
 	.open = fake_open,
 	.start = fake_start,

@@ -85,6 +85,7 @@ TESTS(net);
 TESTS(virtqueue);
 TESTS(device);
 TESTS(serial);
+TESTS(block);
 
 #define DEFINE_TESTS(name) const size_t name##_count = sizeof(name##_tests) / sizeof(name##_tests[0])
 

@@ -161,7 +161,7 @@ int main(int argc, char **argv)
 		{ hvmserial_tests, &hvmserial_count }, { probe_tests, &probe_count },
 		{ monmem_tests, &monmem_count },       { virtqueue_tests, &virtqueue_count },
 		{ device_tests, &device_count },       { net_tests, &net_count },
-		{ serial_tests, &serial_count },
+		{ serial_tests, &serial_count },       { block_tests, &block_count },
 	};
 	struct CMUnitTest all[160];
 	size_t n = 0;

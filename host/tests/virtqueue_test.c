@@ -28,7 +28,13 @@ static void idle_kick(struct device *d)
 	(void)d; /* the test is the one who looks */
 }
 
-static const struct device_kind idle = { .name = "idle", .queues = 2, .open = idle_open, .kick = idle_kick };
+static const struct device_kind idle = {
+	.name = "idle",
+	.queues = 2,
+	.queue_max = 256,
+	.open = idle_open,
+	.kick = idle_kick,
+};
 
 static void go(uint64_t features, unsigned int entries)
 {
